@@ -1,0 +1,17 @@
+export * from './codec.ts';
+export type { DecodedFields, Encodable, Field, Fields } from './fields.ts';
+export * from './list.ts';
+export * from './ioctls.ts';
+export * from './names.ts';
+export * from './caps.ts';
+export * from './exit-reasons.ts';
+export * from './constants.ts';
+export * from './irq-constants.ts';
+export * from './vcpu-constants.ts';
+export * from './para.ts';
+export * from './vcpu-state.ts';
+export * from './vcpu-control.ts';
+export * from './vm-memory.ts';
+export * from './vm-irq.ts';
+export * from './vm-misc.ts';
+export * from './run.ts';
