@@ -1,0 +1,158 @@
+/** The guest physical address space of one VM: its regions, its bytes, and what of it is private. */
+import * as args from '../arguments.ts';
+import { KvmStateError } from '../errors.ts';
+import { accountOf, rangesOf, sumOf } from './accounting.ts';
+import type { MemoryAccount, MemoryRange } from './accounting.ts';
+import type { AddOptions } from './address-space.ts';
+import { ConvertibleMemory } from './convertible.ts';
+import type { GuestMemoryOptions, RangeOptions } from './convertible.ts';
+import { allocatePrivate, dropShared, punchPrivate } from './discard.ts';
+import type { Attribute } from './events.ts';
+import { hex } from './layout.ts';
+import type { VmPort } from './ports.ts';
+import { prefault } from './prefault.ts';
+import type { PrefaultOptions, PrefaultResult } from './prefault.ts';
+import { MemoryRegion } from './region.ts';
+import type { RemoveOptions } from './region.ts';
+import type { Range } from './requests.ts';
+import { runLater, runNow } from './steps.ts';
+import type { Steps } from './steps.ts';
+
+export interface DiscardOptions extends RangeOptions {
+  /** `'private'` punches a hole into the guest_memfd, `'shared'` drops the host's pages. */
+  readonly side: Attribute;
+}
+
+const RANGE_KEYS = ['gpa', 'size'] as const;
+
+export class GuestMemory extends ConvertibleMemory {
+  /** @param vm - its slots and memory attributes belong to this object from now on: there must be only one. */
+  constructor(vm: VmPort, options: GuestMemoryOptions = {}) {
+    super(vm, options);
+  }
+
+  /**
+   * Adds a range of memory: opens what is behind it and sets its memslot. On failure nothing stays.
+   *
+   * @throws RangeError for a range that is taken; KvmStateError `ERR_KVM_FOREIGN` for a guest_memfd of another VM.
+   */
+  add(options: AddOptions): MemoryRegion {
+    if (options?.attributes !== undefined) {
+      args.oneOf('attributes', options.attributes, ['private', 'shared']);
+      if (options.attributes === 'private' && options.private === undefined) {
+        throw new TypeError("Expected a private side for attributes 'private' but received none; add `private: true`");
+      }
+    }
+    const region = this.addRegion(options);
+    try {
+      // A range that was private for an earlier region stays so only where there is a private side again.
+      const to = region.convertible ? options.attributes : 'shared';
+      if (to !== undefined) this.engine.now({ ...region, to, discard: 'none', source: 'explicit' });
+    } catch (error) {
+      region.remove();
+      throw error;
+    }
+    this.guard.changed(region.start, region.end);
+    return region;
+  }
+
+  /** Takes a region away: the slot first, then its views are detached, then its memory is unmapped. Idempotent. */
+  remove(region: MemoryRegion, options: RemoveOptions = {}): void {
+    this.removeRegion(region, options);
+  }
+
+  /**
+   * Gives back the pages of one side, wherever the attribute points; the next access there finds zeros. Returns
+   * bytes of range.
+   */
+  discard(options: DiscardOptions): number {
+    const range = this.idleRange(options, ['gpa', 'size', 'side']);
+    return runNow(this.#discardSteps(range, args.oneOf('side', options.side, ['private', 'shared'])));
+  }
+
+  async discardAsync(options: DiscardOptions): Promise<number> {
+    const range = this.checkRange(options, ['gpa', 'size', 'side']);
+    const side = args.oneOf('side', options.side, ['private', 'shared']);
+    return this.engine.exclusive(range.start, range.end, () => runLater(this.#discardSteps(range, side)));
+  }
+
+  /**
+   * Allocates the private side's pages now (zeros, where there are none), so that no later access can fail for
+   * want of memory.
+   */
+  allocate(options: RangeOptions): number {
+    return runNow(this.#allocateSteps(this.idleRange(options, RANGE_KEYS)));
+  }
+
+  async allocateAsync(options: RangeOptions): Promise<number> {
+    const range = this.checkRange(options, RANGE_KEYS);
+    return this.engine.exclusive(range.start, range.end, () => runLater(this.#allocateSteps(range)));
+  }
+
+  /**
+   * Maps a range for the guest before it touches it, as reads would; what is mapped already costs next to nothing.
+   *
+   * @throws KvmUnsupportedError without KVM_CAP_PRE_FAULT_MEMORY or two-dimensional paging; KvmSystemError with a hint.
+   */
+  async prefault(options: PrefaultOptions): Promise<PrefaultResult> {
+    this.assertOpen();
+    return prefault({
+      vm: this.vmPort,
+      explain: (at) => {
+        const region = this.layout.find(at);
+        return region === undefined ? `guest memory is ${this.layout.describe()}` : `slot ${region.slot} is at ${hex(region.start)}`;
+      },
+      mapped: (start, end) => this.#noteMapped(start, end),
+    }, options);
+  }
+
+  /** How many bytes each side holds: of everything, or of one region. */
+  account(region?: MemoryRegion): MemoryAccount {
+    if (region === undefined) {
+      return sumOf(this.layout.regions.map((each) => accountOf(this.attributeMap, each, each.start, each.end)));
+    }
+    if (!(region instanceof MemoryRegion)) throw args.typeError('a MemoryRegion', 'region', region);
+    if (region.removed) throw new KvmStateError('The region was removed', 'ERR_KVM_CLOSED');
+    return accountOf(this.attributeMap, region, region.start, region.end);
+  }
+
+  /** All guest memory in the order of its addresses, cut where the region or the state changes: for a picture. */
+  map(): MemoryRange[] {
+    return rangesOf(this.attributeMap, this.layout);
+  }
+
+  protected override beforeRemove(region: MemoryRegion): void {
+    this.engine.assertIdle(region.start, region.end);
+  }
+
+  protected override afterRemove(region: MemoryRegion): void {
+    this.engine.now({ start: region.start, end: region.end, to: 'shared', discard: 'none', source: 'explicit' });
+  }
+
+  *#discardSteps({ start, end }: Range, side: Attribute): Steps<number> {
+    let bytes = 0;
+    for (const part of this.layout.segments(start, end)) {
+      bytes += side === 'private' || part.region.oneMemory ? yield* punchPrivate(this.attributeMap, part.region, part.start, part.end)
+        : yield* dropShared(this.attributeMap, part.region, part.start, part.end);
+    }
+    return bytes;
+  }
+
+  *#allocateSteps({ start, end }: Range): Steps<number> {
+    let bytes = 0;
+    for (const part of this.layout.segments(start, end)) {
+      bytes += yield* allocatePrivate(part.region, part.start, part.end);
+    }
+    return bytes;
+  }
+
+  /** Of what pre-fault mapped, the private parts have pages now. */
+  #noteMapped(start: number, end: number): void {
+    for (const part of this.attributeMap.intervals(start / args.PAGE_SIZE, end / args.PAGE_SIZE)) {
+      if (part.value !== 'private') continue;
+      for (const { region, start: from, end: until } of this.layout.segments(part.start * args.PAGE_SIZE, part.end * args.PAGE_SIZE)) {
+        region.privatePages?.populated(region.privateOffset(from), until - from);
+      }
+    }
+  }
+}
