@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { native } from '../../lib/native.ts';
 import type { NativeVcpu } from '../../lib/native.ts';
-import { completions, hasKvm, KVM_GET_REGS, realMode, setRip } from './guest.ts';
+import { completions, hasKvm, KVM_GET_REGS, realMode, setRip, SPIN } from './guest.ts';
 
 const KVM_CHECK_EXTENSION = 0xae03;
 const KVM_CAP_VM_TYPES = 235;
@@ -95,13 +95,27 @@ describe.skipIf((capability(KVM_CAP_VM_TYPES) & 2) === 0)('private memory (needs
     const next = completions(vcpu);
     let done = next();
     vcpu.startPreFault(range);
-    expect(() => vcpu.preFault(range)).toThrow(expect.objectContaining({ code: 'ERR_KVM_RUNNING' }));
     expect(await done).toBe(0);
     expect([view.getBigUint64(0, true), view.getBigUint64(8, true)]).toEqual([SIZE, 0n]);
     view.setBigUint64(8, SIZE, true);
     done = next();
     vcpu.startPreFault(range);
     expect(await done).toBe(-2);
+  });
+
+  test('pre-fault is refused while the vCPU runs', async () => {
+    const { vcpu, memory } = protectedGuest();
+    const range = new Uint8Array(64);
+    new DataView(range.buffer).setBigUint64(8, SIZE, true);
+    memory.write(0x1000n, new Uint8Array(SPIN));
+    setRip(vcpu, 0x1000n);
+    const done = completions(vcpu)();
+    vcpu.startRun();
+    const running = expect.objectContaining({ code: 'ERR_KVM_RUNNING' });
+    expect(() => vcpu.preFault(range)).toThrow(running);
+    expect(() => vcpu.startPreFault(range)).toThrow(running);
+    vcpu.kick(false);
+    expect(await done).toBe(-4);
   });
 
   test('a slot without host memory does not give the guest the memory of this process', () => {
