@@ -9,7 +9,7 @@ export default defineConfig({
       {
         test: {
           name: 'kvm',
-          include: ['test/kvm/**/*.test.ts', 'test/native/**/*.test.ts'],
+          include: ['kvm', 'native', 'conformance', 'faults'].map((room) => `test/${room}/**/*.test.ts`),
           setupFiles: ['test/kvm/setup.ts'],
           // One process and one file at a time: the tests count descriptors, mappings and threads of the process, and
           // under the lab's emulated CPU a second process costs more than it brings.
