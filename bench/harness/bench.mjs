@@ -1,6 +1,6 @@
 // What a benchmark gets to work with: programs to compare with, rounds that alternate, rows of results.
 import { execFileSync } from 'node:child_process';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, constants, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { Program } from './program.mjs';
 import { meets, median, spreadOf } from './statistics.mjs';
@@ -29,6 +29,12 @@ export class Bench {
     this.#programs = programs;
     this.#failures = failures;
     this.#report = report;
+    try {
+      // Threads and programs started from now on inherit it, so it is the same for both sides.
+      setPriority(constants.priority.PRIORITY_HIGHEST);
+    } catch {
+      // For root only; the rounds of others are disturbed more often.
+    }
   }
 
   /** Starts bench/c/NAME.c. It ends with the benchmark. */
@@ -62,8 +68,8 @@ export class Bench {
    * `n` is found by trying, such that a round takes `roundMs`, unless it is given.
    */
   async compare({ name, unit = 'ns', target, ours, baseline, n, roundMs, rounds, speed = false, note }) {
-    const pairs = rounds ?? (this.quick ? 15 : this.choose({ host: 151, lab: 41 }));
-    const size = n ?? await this.#calibrate(ours, roundMs ?? this.choose({ host: 4, lab: 40 }));
+    const pairs = rounds ?? (this.quick ? 25 : this.choose({ host: 401, lab: 101 }));
+    const size = n ?? await this.#calibrate(ours, roundMs ?? this.choose({ host: 1, lab: 10 }));
     // The same warm-up for both, long enough for the compilers here.
     for (let round = 0; round < Math.max(5, Math.ceil(pairs / 10)); round++) {
       await ours(size);
