@@ -9,10 +9,11 @@ static int vm, vcpu, guest_memfd;
 static struct kvm_run* run_page;
 static uint8_t* memory;
 
-static uint64_t run(uint64_t n) {
-  const uint64_t start = now_ns();
+static uint64_t run(const uint64_t* numbers) {
+  const uint64_t n = numbers[0];
+  const uint64_t start = bench_now();
   for (uint64_t i = 0; i < n; i++) {
-    expect(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
+    bench_check(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
     if (run_page->exit_reason != KVM_EXIT_HYPERCALL || run_page->hypercall.nr != 12) {
       fprintf(stderr, "exit reason %u\n", run_page->exit_reason);
       exit(1);
@@ -20,11 +21,11 @@ static uint64_t run(uint64_t n) {
     const uint64_t gpa = run_page->hypercall.args[0], size = run_page->hypercall.args[1] * 4096;
     const int to_private = (run_page->hypercall.args[2] & 16) != 0;
     set_private(vm, gpa, size, to_private);
-    if (to_private) expect(madvise(memory + gpa - RANGE, size, MADV_DONTNEED), "madvise");
+    if (to_private) bench_check(madvise(memory + gpa - RANGE, size, MADV_DONTNEED), "madvise");
     else punch(guest_memfd, gpa - RANGE, size);
     run_page->hypercall.ret = 0;
   }
-  return now_ns() - start;
+  return bench_now() - start;
 }
 
 static uint8_t* put(uint8_t* at, const void* bytes, size_t length, uint32_t word) {
@@ -48,11 +49,11 @@ static uint8_t* request(uint8_t* at, uint32_t pages, uint32_t attributes, uint32
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
-  const uint64_t size = strtoull(argv[1], NULL, 0);
-  const uint32_t touch = (uint32_t)strtoul(argv[2], NULL, 0);
+  const uint64_t size = number(argv[1]);
+  const uint32_t touch = (uint32_t)number(argv[2]);
   vm = new_vm(SW_PROTECTED_VM);
   struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_HYPERCALL, .args = {1 << 12}};
-  expect(ioctl(vm, KVM_ENABLE_CAP, &cap), "KVM_CAP_EXIT_HYPERCALL");
+  bench_check(ioctl(vm, KVM_ENABLE_CAP, &cap), "KVM_CAP_EXIT_HYPERCALL");
   uint8_t* const low = anonymous(0x10000);
   uint8_t* at = request(low + CODE, (uint32_t)(size / 4096), 16, touch);
   at = request(at, (uint32_t)(size / 4096), 0, touch);
@@ -61,8 +62,8 @@ int main(int argc, char** argv) {
   memory = anonymous(size);
   guest_memfd = new_guest_memfd(vm, size, 0);
   set_slot(vm, 1, RANGE, size, memory, guest_memfd, 0);
-  vcpu = (int)expect(ioctl(vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
-  run_page = map_run(vcpu);
+  vcpu = (int)bench_check(ioctl(vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
+  run_page = bench_map_run(kvm_fd, vcpu);
   start_flat(vcpu, CODE);
-  return serve(run);
+  return bench_serve((const struct bench_command[]){{"run", run}, {NULL, NULL}});
 }

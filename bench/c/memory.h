@@ -1,23 +1,14 @@
-// What the memory benchmarks share: a VM, its slots and vCPUs, and pre-fault by several threads.
+// What the memory benchmarks share: a VM with its slots, and pre-fault by several threads.
 #pragma once
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 // Newer than the headers of some distributions. The numbers are the kernel's own.
 #ifndef KVM_CAP_USER_MEMORY2
@@ -57,55 +48,25 @@ struct kvm_pre_fault_memory {
 
 enum { DEFAULT_VM = 0, SW_PROTECTED_VM = 1, MAPPED_GUEST_MEMFD = 3 };
 
-static inline void fail(const char* what) {
-  fprintf(stderr, "%s: %s\n", what, strerror(errno));
-  exit(1);
-}
-
-static inline long expect(long result, const char* what) {
-  if (result < 0) fail(what);
-  return result;
-}
-
-static inline uint64_t now_ns(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
-}
-
-/** Answers each "run N" with the nanoseconds that `run` returns. */
-static inline int serve(uint64_t (*run)(uint64_t n)) {
-  char line[64];
-  while (fgets(line, sizeof line, stdin) != NULL) {
-    unsigned long long n;
-    if (sscanf(line, "run %llu", &n) != 1) return 2;
-    printf("%llu\n", (unsigned long long)run(n));
-    fflush(stdout);
-  }
-  return 0;
-}
-
 static int kvm_fd = -1;
-static size_t run_size;
+
+static uint64_t number(const char* text) { return strtoull(text, NULL, 0); }
 
 static inline int new_vm(int type) {
-  if (kvm_fd < 0) {
-    kvm_fd = (int)expect(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
-    run_size = (size_t)expect(ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
-  }
-  return (int)expect(ioctl(kvm_fd, KVM_CREATE_VM, type), "KVM_CREATE_VM");
+  if (kvm_fd < 0) kvm_fd = (int)bench_check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
+  return (int)bench_check(ioctl(kvm_fd, KVM_CREATE_VM, type), "KVM_CREATE_VM");
 }
 
 static inline uint8_t* anonymous(size_t size) {
   void* const address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (address == MAP_FAILED) fail("mmap");
+  if (address == MAP_FAILED) bench_check(-1, "mmap");
   madvise(address, size, MADV_DONTFORK);
   return address;
 }
 
 static inline int new_guest_memfd(int vm, uint64_t size, uint64_t flags) {
   struct kvm_create_guest_memfd create = {.size = size, .flags = flags};
-  return (int)expect(ioctl(vm, KVM_CREATE_GUEST_MEMFD, &create), "KVM_CREATE_GUEST_MEMFD");
+  return (int)bench_check(ioctl(vm, KVM_CREATE_GUEST_MEMFD, &create), "KVM_CREATE_GUEST_MEMFD");
 }
 
 /** `guest_memfd`: -1 for none. */
@@ -123,39 +84,33 @@ static inline void set_slot(int vm, uint32_t slot, uint64_t gpa, uint64_t size, 
   if (ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region) == 0) return;
   struct kvm_userspace_memory_region old = {
       .slot = slot, .guest_phys_addr = gpa, .memory_size = size, .userspace_addr = (uintptr_t)memory};
-  if (guest_memfd >= 0) fail("KVM_SET_USER_MEMORY_REGION2");
-  expect(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &old), "KVM_SET_USER_MEMORY_REGION");
+  if (guest_memfd >= 0) bench_check(-1, "KVM_SET_USER_MEMORY_REGION2");
+  bench_check(ioctl(vm, KVM_SET_USER_MEMORY_REGION, &old), "KVM_SET_USER_MEMORY_REGION");
 }
 
 static inline void set_private(int vm, uint64_t gpa, uint64_t size, int is_private) {
   struct kvm_memory_attributes wanted = {
       .address = gpa, .size = size, .attributes = is_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0};
-  expect(ioctl(vm, KVM_SET_MEMORY_ATTRIBUTES, &wanted), "KVM_SET_MEMORY_ATTRIBUTES");
+  bench_check(ioctl(vm, KVM_SET_MEMORY_ATTRIBUTES, &wanted), "KVM_SET_MEMORY_ATTRIBUTES");
 }
 
 static inline void punch(int guest_memfd, uint64_t offset, uint64_t size) {
-  expect(fallocate(guest_memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size), "fallocate");
-}
-
-static inline struct kvm_run* map_run(int vcpu) {
-  void* const run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0);
-  if (run == MAP_FAILED) fail("mmap of a vCPU");
-  return run;
+  bench_check(fallocate(guest_memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size), "fallocate");
 }
 
 /** A vCPU in 32-bit code without paging, at `rip`. */
 static inline void start_flat(int vcpu, uint64_t rip) {
   struct kvm_sregs sregs;
-  expect(ioctl(vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
+  bench_check(ioctl(vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
   struct kvm_segment flat = {.limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1};
   sregs.cs = flat;
   flat.type = 3;
   flat.selector = 16;
   sregs.ds = sregs.es = sregs.ss = sregs.fs = sregs.gs = flat;
   sregs.cr0 |= 1;
-  expect(ioctl(vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
+  bench_check(ioctl(vcpu, KVM_SET_SREGS, &sregs), "KVM_SET_SREGS");
   struct kvm_regs regs = {.rip = rip, .rflags = 2};
-  expect(ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
+  bench_check(ioctl(vcpu, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
 
 // Pre-fault by several vCPUs, each on its own thread; they take chunks of 32 MiB until there are none.
@@ -171,7 +126,7 @@ static struct {
 static inline void prefault_range(int vcpu, uint64_t gpa, uint64_t size) {
   struct kvm_pre_fault_memory range = {.gpa = gpa, .size = size};
   while (range.size > 0) {
-    if (ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &range) < 0 && errno != EINTR && errno != EAGAIN) fail("KVM_PRE_FAULT_MEMORY");
+    if (ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &range) < 0 && errno != EINTR && errno != EAGAIN) bench_check(-1, "KVM_PRE_FAULT_MEMORY");
   }
 }
 
@@ -194,9 +149,9 @@ static inline void make_crew(int vm, int count) {
   pthread_barrier_init(&crew.begin, NULL, (unsigned)count + 1);
   pthread_barrier_init(&crew.done, NULL, (unsigned)count + 1);
   for (int id = 0; id < count; id++) {
-    crew.vcpus[id] = (int)expect(ioctl(vm, KVM_CREATE_VCPU, id), "KVM_CREATE_VCPU");
+    crew.vcpus[id] = (int)bench_check(ioctl(vm, KVM_CREATE_VCPU, id), "KVM_CREATE_VCPU");
     pthread_t thread;
-    if (pthread_create(&thread, NULL, crew_member, (void*)(intptr_t)crew.vcpus[id]) != 0) fail("pthread_create");
+    if (pthread_create(&thread, NULL, crew_member, (void*)(intptr_t)crew.vcpus[id]) != 0) bench_check(-1, "pthread_create");
     pthread_detach(thread);
   }
 }
