@@ -80,13 +80,18 @@ int MappingCore::advise(std::uint64_t offset, std::uint64_t length, int advice) 
   if (nature_.hugetlb && discards(advice)) {
     // A huge page that was given back may not be had again, and then touching it raises SIGBUS.
     lock.lock();
-    if (lent_ > 0) return EBUSY;
+    if (lent_ > 0 || kept_) return EBUSY;
     stable_.store(false, std::memory_order_release);
   }
   while (::madvise(region_.data() + offset, length, advice) != 0) {
     if (errno != EINTR) return errno;
   }
   return 0;
+}
+
+void MappingCore::keep_huge_pages() noexcept {
+  const std::lock_guard lock(lent_mutex_);
+  kept_ = true;
 }
 
 std::uint64_t MappingCore::resident(std::uint64_t offset, std::uint64_t length) const {

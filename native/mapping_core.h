@@ -42,6 +42,11 @@ class MappingCore : public Core {
 
   /** One for each ArrayBuffer; throws where the memory is not stable. */
   std::shared_ptr<void> lend(const std::shared_ptr<MappingCore>& self);
+  /**
+   * Before ArrayBuffers are detached: what works on them in pool threads goes on (see retired.cc), and would meet a
+   * SIGBUS. From then on huge pages are not given back before the mapping is.
+   */
+  void keep_huge_pages() noexcept;
 
  private:
   // Huge pages may be given back by another thread between the check and the access.
@@ -53,6 +58,7 @@ class MappingCore : public Core {
   // ArrayBuffers in all environments: huge pages are only given back while there are none.
   std::mutex lent_mutex_;
   int lent_ = 0;
+  bool kept_ = false;
 };
 
 }  // namespace node_kvm

@@ -41,6 +41,7 @@ class Mapping : public CoreHandle<MappingCore> {
  public:
   using CoreHandle::CoreHandle;
   void close() override {
+    if (!closed() && buffers.lent()) core().keep_huge_pages();
     buffers.detach(env());
     CoreHandle::close();
   }

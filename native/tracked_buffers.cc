@@ -1,5 +1,6 @@
 #include "tracked_buffers.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "error.h"
@@ -51,6 +52,10 @@ napi_value TrackedBuffers::create(napi_env env, void* data, std::size_t length, 
   }
   entries_.push_back({env, reference, hold});
   return buffer;
+}
+
+bool TrackedBuffers::lent() const noexcept {
+  return std::any_of(entries_.begin(), entries_.end(), [](const Entry& entry) { return !entry.hold.expired(); });
 }
 
 void TrackedBuffers::detach(napi_env env) noexcept {

@@ -20,6 +20,8 @@ class TrackedBuffers {
    * its memory.
    */
   void detach(napi_env env) noexcept;
+  /** Whether memory of some buffer is still held. */
+  bool lent() const noexcept;
 
  private:
   struct Hold {

@@ -166,7 +166,8 @@ export class HostMapping extends Closeable<NativeMapping> {
 
   /**
    * Advises the kernel about whole pages: `'dontneed'` drops private anonymous pages (they read as zero afterwards),
-   * `'remove'` punches a hole into shared memory. *madvise(2)*
+   * `'remove'` punches a hole into shared memory. Huge pages with views are not given back (EBUSY), nor those whose views
+   * were detached by {@link close}, since a pool thread may still work on them. *madvise(2)*
    */
   madvise(offset: number, length: number, advice: Advice | number): void {
     this.#pages(offset, length);
