@@ -1,0 +1,119 @@
+/** vCPUs with the guest of guest-code.ts in them, which take orders from the test. */
+import type { CpuidEntry, HypercallExit, MemoryFaultExit, Segment, Vcpu, VcpuExit, Vm } from '../../lib/index.ts';
+import {
+  CODE, DIFFERS_PORT, DONE_PORT, EXCEPTION_PORT, GUEST_TABLES, MAX_ORDERS, mailboxOf, OPERATIONS,
+  ORDER_BYTES, ORDERS_AT, PAGE_TABLES, REFUSED_PORT,
+} from './guest-code.ts';
+import type { Operation } from './guest-code.ts';
+
+export const PAGE = 4096;
+/** A run that ends so is a guest that hangs. */
+const HANG_MS = 30_000;
+
+/** Guest memory: sizes in bytes. */
+export interface Range {
+  readonly gpa: bigint;
+  readonly size: number;
+}
+
+export interface Order extends Range {
+  readonly operation: Operation;
+  /** Fill and compare: the byte. Convert: the hypercall's third argument. */
+  readonly value: bigint;
+}
+
+/** What the test does about the guest's own exits. Any other ends the guest with an error. */
+export interface Handlers {
+  readonly hypercall?: (exit: HypercallExit) => void | Promise<void>;
+  readonly memoryFault?: (exit: MemoryFaultExit) => void | Promise<void>;
+}
+
+export const fill = (range: Range, byte: number): Order => ({ operation: 'fill', ...range, value: word(byte) });
+export const compare = (range: Range, byte: number): Order => ({ operation: 'compare', ...range, value: word(byte) });
+/** KVM_HC_MAP_GPA_RANGE. */
+export const convert = (range: Range, attributes: bigint): Order => ({ operation: 'convert', ...range, value: attributes });
+/** Reads the first word of every page. */
+export const touch = (range: Range): Order => ({ operation: 'touch', ...range, value: 0n });
+/** Reads one word for ever. */
+export const watch = (gpa: bigint): Order => ({ operation: 'watch', gpa, size: 0, value: 0n });
+
+const word = (byte: number): bigint => BigInt(byte) * 0x0101_0101_0101_0101n;
+
+export class Guest {
+  readonly vcpu: Vcpu;
+  readonly id: number;
+  readonly #mailbox: DataView;
+  readonly #handlers: Handlers;
+
+  /** @param low - the first LOW_SIZE bytes of guest memory, as writeGuest() left them. */
+  constructor(vm: Vm, id: number, low: Uint8Array, { cpuid, handlers = {} }: { cpuid?: CpuidEntry[]; handlers?: Handlers } = {}) {
+    this.id = id;
+    this.#mailbox = new DataView(low.buffer, low.byteOffset + Number(mailboxOf(id)), 4096);
+    this.#handlers = handlers;
+    this.vcpu = vm.createVcpu(id);
+    this.vcpu.setCpuid2(cpuid ?? vm.kvm.getSupportedCpuid());
+    this.vcpu.updateSregs(longMode);
+    this.vcpu.updateRegs({ rip: CODE, rflags: 2n, r8: mailboxOf(id), rsp: mailboxOf(id) + 4096n });
+  }
+
+  /** Has the guest carry out orders, on the vCPU's own thread. @throws Error for what it found wrong. */
+  async run(...orders: readonly Order[]): Promise<void> {
+    for (let from = 0; from < orders.length; from += MAX_ORDERS) await this.#carryOut(orders.slice(from, from + MAX_ORDERS));
+  }
+
+  async #carryOut(orders: readonly Order[]): Promise<void> {
+    this.write(orders);
+    for (;;) {
+      const exit = await this.vcpu.run({ timeoutMs: HANG_MS });
+      if (exit.reason === 'hypercall' && this.#handlers.hypercall !== undefined) await this.#handlers.hypercall(exit);
+      else if (exit.reason === 'memory-fault' && this.#handlers.memoryFault !== undefined) await this.#handlers.memoryFault(exit);
+      else if (this.isDone(exit)) return;
+    }
+  }
+
+  /** At most MAX_ORDERS for the next run, by whatever way it is made. */
+  write(orders: readonly Order[]): void {
+    const all = [...orders, { operation: 'done', gpa: 0n, size: 0, value: 0n } as const];
+    for (const [index, { operation, gpa, size, value }] of all.entries()) {
+      const words = [OPERATIONS[operation], gpa, BigInt(size), value];
+      for (const [at, each] of words.entries()) this.#mailbox.setBigUint64(ORDERS_AT + index * ORDER_BYTES + at * 8, each, true);
+    }
+  }
+
+  /** Whether the guest reports the end of its orders. @throws Error for any exit that says something else. */
+  isDone(exit: VcpuExit): boolean {
+    if (exit.reason !== 'io' || exit.direction !== 'out') {
+      const { rip, rdi, rcx } = this.vcpu.getRegs({ pending: 'keep' });
+      const where = [rip, rdi, rcx].map((register) => `0x${register.toString(16)}`);
+      throw new Error(`vCPU ${this.id} stopped at rip ${where[0]}, rdi ${where[1]}, rcx ${where[2]}: ${describeExit(exit)}`);
+    }
+    if (exit.port === DONE_PORT) return true;
+    const [at, found, answer] = [0, 8, 16].map((offset) => `0x${this.#mailbox.getBigUint64(offset, true).toString(16)}`);
+    if (exit.port === DIFFERS_PORT) throw new Error(`vCPU ${this.id} found ${found} at ${at}`);
+    if (exit.port === REFUSED_PORT) throw new Error(`vCPU ${this.id} was answered ${answer} to its hypercall`);
+    if (exit.port === EXCEPTION_PORT) {
+      const stack = Number(this.#mailbox.getBigUint64(32, true) - mailboxOf(this.id));
+      const words = [];
+      for (let at = stack; at < 4096; at += 8) words.push(`0x${this.#mailbox.getBigUint64(at, true).toString(16)}`);
+      throw new Error(`vCPU ${this.id} took an exception: stack ${words.join(' ')}, cr2 0x${this.#mailbox.getBigUint64(24, true).toString(16)}`);
+    }
+    throw new Error(`vCPU ${this.id} wrote to port ${exit.port}`);
+  }
+}
+
+export function describeExit(exit: VcpuExit): string {
+  return JSON.stringify(exit, (_key, value: unknown) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
+}
+
+const flat = (selector: number, type: number, l: boolean): Segment => ({
+  base: 0n, limit: 0xffff_ffff, selector, type, present: true, dpl: 0, db: !l, s: true, l, g: true, avl: false, unusable: false,
+});
+const data = flat(16, 3, false);
+const longMode = {
+  cs: flat(8, 11, true), ds: data, es: data, fs: data, gs: data, ss: data,
+  cr0: 0x8001_0033n, // PG, WP, NE, ET, MP, PE
+  cr3: PAGE_TABLES,
+  cr4: 0x20n, // PAE
+  efer: 0x500n, // LMA, LME
+  ...GUEST_TABLES,
+};
