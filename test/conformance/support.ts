@@ -1,8 +1,7 @@
 /** What the conformance tests share: names, the kernel's answers, and scenarios that several points look at. */
 import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
-import { it } from 'vitest';
-import { getCurrentTest } from 'vitest/suite';
+import { it, TestRunner } from 'vitest';
 import { kvmTest } from '../kvm/support.ts';
 import type { KvmTestOptions } from '../kvm/support.ts';
 import { point } from './points.ts';
@@ -38,7 +37,7 @@ export const backend: 'vmx' | 'svm' | 'none' =
  */
 export function kernelDiffers(id: string, answer: string): void {
   point(id);
-  const test = getCurrentTest();
+  const test = TestRunner.getCurrentTest();
   if (test === undefined) throw new Error('kernelDiffers() belongs into a test');
   (test.meta.kernelDiffers ??= []).push({ id, answer, kernel: release(), backend });
 }
@@ -58,14 +57,16 @@ export function outcomeOf(error: unknown): string {
   return code ?? name ?? String(error);
 }
 
-/** How often there was each outcome of a call with each argument: `{ EINVAL: 4095 }`. */
-export function outcomes<T>(each: Iterable<T>, call: (one: T) => unknown): Record<string, number> {
+/** How often each word is there: `{ EINVAL: 4095 }`. */
+export function tally(words: Iterable<string>): Record<string, number> {
   const counts: Record<string, number> = {};
-  for (const one of each) {
-    const what = outcome(() => call(one));
-    counts[what] = (counts[what] ?? 0) + 1;
-  }
+  for (const word of words) counts[word] = (counts[word] ?? 0) + 1;
   return counts;
+}
+
+/** How often there was each outcome of a call with each argument. */
+export function outcomes<T>(each: Iterable<T>, call: (one: T) => unknown): Record<string, number> {
+  return tally(Array.from(each, (one) => outcome(() => call(one))));
 }
 
 /** `from`, `from + 1`, ... below `end`. */
