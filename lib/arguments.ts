@@ -155,7 +155,17 @@ export function bytes(
   if ((length !== undefined && value.byteLength !== length) || (min !== undefined && value.byteLength < min)) {
     throw rangeError(what, name, value);
   }
+  // What is left of a view whose memory was closed or handed over: nothing could come in or out by it.
+  if (value.byteLength === 0 && isDetached(value)) throw typeError('a Uint8Array that is not detached', name, value);
   return value;
+}
+
+function isDetached({ buffer }: Uint8Array): boolean {
+  try {
+    return new Uint8Array(buffer).length < 0;
+  } catch {
+    return true;
+  }
 }
 
 /**

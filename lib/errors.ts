@@ -133,7 +133,7 @@ export function wrapSystemError(error: unknown, { message, hint, state }: WrapOp
 
 /** The end of a switch over a union: a type error when a case is missing, and an error at run time. */
 export function assertNever(value: never, what = 'value'): never {
-  throw new KvmError(`Unexpected ${what}: ${printable(value)}`, 'ERR_KVM_UNEXPECTED');
+  throw new KvmError(`Unexpected ${printable(what)}: ${printable(value)}`, 'ERR_KVM_UNEXPECTED');
 }
 
 // The errnos of KVM in the words of strerror. libuv has a map too, but not of all of them, and in words of its own.
@@ -173,7 +173,11 @@ function causeOf(options: { readonly cause?: unknown }): { cause: unknown } | un
 function printable(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value !== 'object' || value === null) return String(value);
-  return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? `${inner}n` : inner)) ?? 'object';
+  try {
+    return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? `${inner}n` : inner)) ?? 'object';
+  } catch {
+    return 'an object that cannot be looked at';
+  }
 }
 
 // On the prototype, as the built-in errors have it: not an own property, and right in stack traces.

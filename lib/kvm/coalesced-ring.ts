@@ -4,7 +4,7 @@ import { PAGE_SIZE } from '../arguments.ts';
 import { KvmError, KvmStateError, KvmUnsupportedError } from '../errors.ts';
 import type { NativeVcpu } from '../native.ts';
 import type { Closeable } from './handle.ts';
-import { nativeOf } from './handle.ts';
+import { expectNative } from './handle.ts';
 
 /** A write of the guest to a coalesced zone. */
 export interface CoalescedWrite {
@@ -41,8 +41,7 @@ export class CoalescedRing {
 
   /** @throws KvmUnsupportedError where the vCPU's mapping has no such page. Made by {@link Vm.coalescedRing}. */
   constructor(vcpu: CoalescedRingVcpu) {
-    if (vcpu.closed) throw new KvmStateError(`The vCPU ${vcpu.id} is closed`, 'ERR_KVM_CLOSED');
-    const run = nativeOf(vcpu).run;
+    const { run } = expectNative<NativeVcpu>('run', 'a Vcpu', 'vcpu', vcpu);
     const start = KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE;
     if (run.byteLength < start + PAGE_SIZE) {
       throw new KvmUnsupportedError('The mapping of the vCPU has no ring of coalesced writes on this kernel',

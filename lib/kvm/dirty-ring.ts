@@ -4,7 +4,7 @@ import { KVM_DIRTY_GFN_F_DIRTY, KVM_DIRTY_GFN_F_RESET, kvmDirtyGfn } from '../ab
 import { KvmStateError, wrapSystemError } from '../errors.ts';
 import type { NativeVcpu } from '../native.ts';
 import type { Closeable } from './handle.ts';
-import { nativeOf } from './handle.ts';
+import { expectNative } from './handle.ts';
 
 /** A page that the vCPU wrote to. */
 export interface DirtyPage {
@@ -43,9 +43,9 @@ export class DirtyRing {
   constructor(vcpu: DirtyRingVcpu, bytes: number) {
     uint('bytes', bytes, { min: 4096, max: 2 ** 30 });
     if ((bytes & (bytes - 1)) !== 0) throw rangeError('a power of two', 'bytes', bytes);
-    if (vcpu.closed) throw new KvmStateError(`The vCPU ${vcpu.id} is closed`, 'ERR_KVM_CLOSED');
+    const native = expectNative<NativeVcpu>('mapDirtyRing', 'a Vcpu', 'vcpu', vcpu);
     this.vcpu = vcpu;
-    const ring = mapRing(vcpu, bytes);
+    const ring = mapRing(native, vcpu.id, bytes);
     this.length = bytes / kvmDirtyGfn.size;
     this.#words = new Uint32Array(ring);
     this.#view = new DataView(ring);
@@ -78,12 +78,12 @@ export class DirtyRing {
   }
 }
 
-function mapRing(vcpu: DirtyRingVcpu, bytes: number): ArrayBuffer {
+function mapRing(native: NativeVcpu, id: number, bytes: number): ArrayBuffer {
   try {
-    return nativeOf(vcpu).mapDirtyRing(bytes);
+    return native.mapDirtyRing(bytes);
   } catch (error) {
     throw wrapSystemError(error, {
-      message: `Mapping the dirty ring of vCPU ${vcpu.id}`,
+      message: `Mapping the dirty ring of vCPU ${id}`,
       hint: 'enableDirtyLogRing was not called before this vCPU was made, or with another size',
     });
   }

@@ -129,6 +129,13 @@ export function nativeOf<N extends NativeCloseable>(handle: Closeable<N>): N {
   return nativeBehind(handle);
 }
 
+/** The native object of what must be an open handle with one of these members: for files that cannot import its class. */
+export function expectNative<N extends NativeCloseable>(member: string & keyof N, what: string, name: string, value: unknown): N {
+  const native = nativeOf(expectHandle<Closeable<NativeCloseable>>(Closeable, what, name, value));
+  if (!(member in native)) throw typeError(what, name, value);
+  return native as N;
+}
+
 // Not a type with `new`: the constructors of the handles are not public.
 interface Constructor<T> extends Function {
   readonly prototype: T;

@@ -105,11 +105,12 @@ export class HostMapping extends Closeable<NativeMapping> {
     expectHandle(Handle<NativeMemoryFile>, 'a HostFile or a GuestMemfd', 'file', file);
     const native = nativeOf(file);
     if (typeof native.size !== 'bigint') throw typeError('a HostFile or a GuestMemfd', 'file', file);
-    const { offset = 0, shared = true, writable = true, size = Number(native.size) - offset } =
+    const { offset = 0, shared = true, writable = true, size: given } =
       checkOptions<FileMappingOptions>('options', options, ['offset', 'size', 'shared', 'writable']);
     boolean('options.shared', shared);
     boolean('options.writable', writable);
     pageAlignedOffset('options.offset', offset);
+    const size = given === undefined ? Number(native.size) - offset : given;
     pageAlignedSize('options.size', size);
     if (BigInt(offset) + BigInt(size) > native.size) {
       throw rangeError(`at most ${native.size - BigInt(offset)} bytes from offset ${offset} on`, 'options.size', size);
@@ -128,7 +129,7 @@ export class HostMapping extends Closeable<NativeMapping> {
    * @param length - in bytes, default to the end; at most 2^32 - 4096.
    * @throws KvmUnsupportedError where the memory is not {@link stable}.
    */
-  view(offset = 0, length = this.length - offset): Uint8Array {
+  view(offset = 0, length = this.#rest(offset)): Uint8Array {
     this.#range(offset, length);
     if (length > MAX_VIEW) throw rangeError(`at most ${MAX_VIEW} bytes in one view`, 'length', length);
     if (!this.stable) {
@@ -145,7 +146,7 @@ export class HostMapping extends Closeable<NativeMapping> {
   read(offset: number, into: Uint8Array): void;
   read(offset: number, target: number | Uint8Array): Uint8Array | undefined {
     const into = typeof target === 'number'
-      ? new Uint8Array(uint('length', target, { max: MAX_VIEW })) : checkBytes('into', target);
+      ? new Uint8Array(this.#range(offset, uint('length', target, { max: MAX_VIEW }))) : checkBytes('into', target);
     this.#range(offset, into.length);
     this.check(() => this.native.read(BigInt(offset), into), { state: `offset ${offset}, length ${into.length}` });
     return typeof target === 'number' ? into : undefined;
@@ -181,7 +182,7 @@ export class HostMapping extends Closeable<NativeMapping> {
   }
 
   /** How many bytes of a range are in memory now. *mincore(2)* */
-  resident(offset = 0, length = this.length - offset): number {
+  resident(offset = 0, length = this.#rest(offset)): number {
     this.#pages(offset, length);
     return Number(this.check(() => this.native.resident(BigInt(offset), BigInt(length))));
   }
@@ -206,10 +207,16 @@ export class HostMapping extends Closeable<NativeMapping> {
     return mapped(() => addon().adoptMapping(token.token), 'adopting a token', {});
   }
 
-  #range(offset: number, length: number): void {
+  #range(offset: number, length: number): number {
     this.expectOpen();
     uint('offset', offset, { max: this.length });
-    uint('length', length, { max: this.length - offset });
+    return uint('length', length, { max: this.length - offset });
+  }
+
+  /** What there is from an offset on, which nobody has looked at yet. */
+  #rest(offset: number): number {
+    this.expectOpen();
+    return this.length - uint('offset', offset, { max: this.length });
   }
 
   #pages(offset: number, length: number): void {

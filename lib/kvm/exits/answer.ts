@@ -1,6 +1,15 @@
 /** Reading and answering exits without minding widths and byte order. All act on the live views of the exit. */
-import { rangeError, typeError, u64, uint } from '../../arguments.ts';
+import { types } from 'node:util';
+import { bytes, rangeError, typeError, u64, uint } from '../../arguments.ts';
 import type { HypercallExit, IoExit, MmioExit, RdmsrExit, VcpuExit, WrmsrExit } from './types.ts';
+
+/** The live view of an exit that came from a vCPU; what was put together by hand may have anything. */
+function live<T extends Uint8Array | BigUint64Array | BigInt64Array>(
+  is: (value: unknown) => value is T, what: string, name: string, value: unknown,
+): T {
+  if (!is(value)) throw typeError(what, name, value);
+  return value;
+}
 
 /** Whether the guest waits for bytes: an `in` from a port, or a read from MMIO. */
 export function isRead(exit: IoExit | MmioExit): boolean {
@@ -50,20 +59,20 @@ export function answerRead(exit: IoExit | MmioExit, value: number | bigint): voi
 export function answerHypercall(exit: HypercallExit, ret: bigint = 0n): void {
   if (exit?.reason !== 'hypercall') throw typeError('a hypercall exit', 'exit', exit);
   if (typeof ret !== 'bigint') throw typeError('a bigint', 'ret', ret);
-  exit.ret[0] = ret;
+  live(types.isBigInt64Array, 'a BigInt64Array', 'exit.ret', exit.ret)[0] = ret;
 }
 
 /** Answers an RDMSR with a value. */
 export function answerMsr(exit: RdmsrExit, value: bigint): void {
   if (exit?.reason !== 'rdmsr') throw typeError('an rdmsr exit', 'exit', exit);
-  exit.data[0] = u64('value', value);
-  exit.error[0] = 0;
+  live(types.isBigUint64Array, 'a BigUint64Array', 'exit.data', exit.data)[0] = u64('value', value);
+  bytes('exit.error', exit.error)[0] = 0;
 }
 
 /** Makes the RDMSR or WRMSR raise #GP in the guest. */
 export function refuseMsr(exit: RdmsrExit | WrmsrExit): void {
   if (exit?.reason !== 'rdmsr' && exit?.reason !== 'wrmsr') throw typeError('an rdmsr or wrmsr exit', 'exit', exit);
-  exit.error[0] = 1;
+  bytes('exit.error', exit.error)[0] = 1;
 }
 
 /**
@@ -71,14 +80,16 @@ export function refuseMsr(exit: RdmsrExit | WrmsrExit): void {
  * thread.
  */
 export function copyExit<E extends VcpuExit>(exit: E): E {
+  if (typeof exit?.reason !== 'string') throw typeError('an exit', 'exit', exit);
   const copy: Record<string, unknown> = { ...exit };
   for (const [key, value] of Object.entries(copy)) {
-    if (ArrayBuffer.isView(value)) copy[key] = (value as Uint8Array).slice();
+    if (types.isTypedArray(value)) copy[key] = (value as Uint8Array).slice();
   }
   return copy as unknown as E;
 }
 
 function accessSize(exit: IoExit | MmioExit): number {
   if (exit?.reason !== 'io' && exit?.reason !== 'mmio') throw typeError('an io or mmio exit', 'exit', exit);
-  return exit.reason === 'io' ? Math.min(exit.size, exit.data.length) : exit.data.length;
+  const { length } = bytes('exit.data', exit.data);
+  return exit.reason === 'io' ? Math.min(uint('exit.size', exit.size), length) : length;
 }

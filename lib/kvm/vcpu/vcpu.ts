@@ -2,8 +2,8 @@
 import { typeError, u32 } from '../../arguments.ts';
 import { wrapSystemError } from '../../errors.ts';
 import { native as addon } from '../../native.ts';
-import type { NativeVcpu } from '../../native.ts';
-import { Handle } from '../handle.ts';
+import type { NativeVcpu, NativeVm } from '../../native.ts';
+import { expectNative } from '../handle.ts';
 import type { Vm } from '../vm/vm.ts';
 import { VcpuPreFault } from './prefault.ts';
 
@@ -53,7 +53,7 @@ export class Vcpu extends VcpuPreFault {
       throw typeError('a token made by vcpu.share()', 'token', token);
     }
     u32('token.id', token.id);
-    if (!(vm instanceof Handle)) throw typeError('a Vm', 'vm', vm);
+    expectNative<NativeVm>('createVcpu', 'a Vm', 'vm', vm);
     try {
       return new Vcpu(vm, addon().adoptVcpu(token.token), token.id);
     } catch (error) {

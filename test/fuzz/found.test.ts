@@ -1,0 +1,72 @@
+/** What the fuzzers found, each as the call that went wrong. */
+import { expect } from 'vitest';
+import * as lib from '../../lib/index.ts';
+import { kvmTest, withKvm } from '../kvm/support.ts';
+
+/** Something that no type checker lets through. */
+const any = (value: unknown): never => value as never;
+
+function detached(length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
+  return bytes;
+}
+
+const sentence = (name: string): object => expect.objectContaining({ message: expect.stringMatching(new RegExp(`^Expected .* for ${name}`)) });
+
+const PAGE = 4096;
+const RDMSR = { reason: 'rdmsr', index: 0, cause: 'filter', causeBits: 0 };
+
+kvmTest('an offset that is no number, where the length follows from it, is named', () => {
+  using mapping = lib.HostMapping.anonymous(PAGE);
+  using file = lib.HostFile.memfd(PAGE);
+  for (const offset of [1n, -1n, {}, detached(8), Object(4096n)]) {
+    expect(() => mapping.view(any(offset))).toThrow(sentence('offset') as Error);
+    expect(() => mapping.resident(any(offset))).toThrow(sentence('offset') as Error);
+    expect(() => file.map({ offset: any(offset) })).toThrow(sentence('options.offset') as Error);
+  }
+  expect(() => mapping.fill(0, any(undefined), 1)).toThrow(sentence('length') as Error);
+  expect(() => mapping.read(PAGE, 2 ** 32 - PAGE)).toThrow(sentence('length') as Error);
+});
+
+kvmTest('a ring of what is no vCPU is refused by name', () => withKvm((kvm) => {
+  using eventfd = lib.Eventfd.create();
+  const vm = kvm.createVm();
+  for (const vcpu of [undefined, null, () => 0, new Uint8Array(8), eventfd, vm, Object.create(lib.Vcpu.prototype)]) {
+    expect(() => new lib.CoalescedRing(any(vcpu))).toThrow(sentence('vcpu') as Error);
+    expect(() => new lib.DirtyRing(any(vcpu), PAGE)).toThrow(sentence('vcpu') as Error);
+  }
+}));
+
+kvmTest('a vCPU is adopted for a VM and nothing else, and nothing stays when it is refused', () => withKvm((kvm) => {
+  const token = kvm.createVm().createVcpu(0).share();
+  using eventfd = lib.Eventfd.create();
+  for (const vm of [eventfd, kvm, new Proxy(kvm, {}), Object.create(lib.Vm.prototype)]) {
+    expect(() => lib.Vcpu.adopt(token, any(vm))).toThrow(sentence('vm') as Error);
+  }
+}));
+
+kvmTest('exits that no vCPU made are refused by name', () => {
+  for (const data of [undefined, null, false, 1n, 'x', new Uint8Array(8)]) {
+    expect(() => lib.answerMsr(any({ ...RDMSR, data, error: new Uint8Array(1) }), 1n)).toThrow(sentence('exit.data') as Error);
+  }
+  expect(() => lib.answerMsr(any({ ...RDMSR, data: new BigUint64Array(1) }), 1n)).toThrow(sentence('exit.error') as Error);
+  expect(() => lib.refuseMsr(any(RDMSR))).toThrow(sentence('exit.error') as Error);
+  expect(() => lib.answerHypercall(any({ reason: 'hypercall' }))).toThrow(sentence('exit.ret') as Error);
+  expect(() => lib.accessValue(any({ reason: 'io', direction: 'in', size: 1 }))).toThrow(sentence('exit.data') as Error);
+  expect(() => lib.copyExit(any({ view: new DataView(new ArrayBuffer(8)) }))).toThrow(sentence('exit') as Error);
+});
+
+kvmTest('bytes that were handed to somebody else are refused by name', () => withKvm((kvm) => {
+  const vm = kvm.createVm();
+  expect(() => vm.setGsiRouting([{ gsi: 1, type: 3, u: detached(8) }])).toThrow(sentence('routes\\[0\\].u') as Error);
+  using mapping = lib.HostMapping.anonymous(PAGE);
+  expect(() => mapping.write(0, detached(8))).toThrow(sentence('from') as Error);
+  mapping.write(0, new Uint8Array(0));
+}));
+
+kvmTest('what should never be is shown, whatever it is', () => {
+  for (const value of [Symbol('x'), detached(8), new BigInt64Array(1), Object.create(null)]) {
+    expect(() => lib.assertNever(any(value), any(value))).toThrow(expect.objectContaining({ code: 'ERR_KVM_UNEXPECTED' }) as Error);
+  }
+});
