@@ -1,0 +1,78 @@
+/** The process in which seeds are played: what goes wrong here, a crash included, ends this process and no other. */
+import { openSync, readFileSync, writeSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { Kvm, KvmSystemError } from '../../lib/index.ts';
+import { argumentSeed } from './argument-run.ts';
+import type { Reporter } from './argument-run.ts';
+import type { Signatures } from './signatures.ts';
+import { FuzzerError } from './values.ts';
+
+export interface Task {
+  readonly first: number;
+  readonly seeds: number;
+  readonly calls: number;
+  /** Goes on after what is wrong, and lists each once. */
+  readonly all?: boolean;
+  /** Where the call in progress is noted. */
+  readonly progress: string;
+  readonly signatures: string;
+}
+
+const task = JSON.parse(process.argv[2]!) as Task;
+const gc = (globalThis as { gc?: () => void }).gc!;
+const progress = openSync(task.progress, 'w');
+const WIDTH = 2048;
+const line = Buffer.alloc(WIDTH, 0x20);
+
+const complaints = new Map<string, string>();
+
+const reporter: Reporter = {
+  gc,
+  ...(task.all === true ? { collect: (text) => void complaints.set(text.replace(/^[^]*?\n|\d+|\n[^]*$/g, ''), text) } : {}),
+  at(seed, call, text) {
+    line.fill(0x20);
+    line.write(`seed ${seed}, call ${call}: ${text}`.slice(0, WIDTH));
+    writeSync(progress, line, 0, WIDTH, 0);
+  },
+};
+
+function fail(error: unknown): never {
+  writeSync(2, `${error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(1);
+}
+
+for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+  process.on(event, (error: unknown) => {
+    if (error instanceof FuzzerError) return;
+    fail(new Error(`${event} at ${line.toString().trim()}\n  ${error instanceof Error ? error.stack : String(error)}`));
+  });
+}
+
+/** The thread that ends runs by their time-outs is made for the first of them. */
+function startWatchdog(): void {
+  const kvm = Kvm.open();
+  try {
+    kvm.createVm().createVcpu(0).runSync({ timeoutMs: 1 });
+  } catch (error) {
+    // There is no memory to run in, and not every KVM makes an exit of that.
+    if (!(error instanceof KvmSystemError)) throw error;
+  } finally {
+    kvm.close();
+  }
+}
+
+// What the process holds for good is there before anything is counted: threads of the pool, the addon.
+await Promise.all(Array.from({ length: 8 }, () => readFile('/proc/self/status')));
+startWatchdog();
+const signatures = JSON.parse(readFileSync(task.signatures, 'utf8')) as Signatures;
+let reached = 0;
+try {
+  for (let seed = task.first; seed < task.first + task.seeds; seed++) {
+    reached += await argumentSeed(seed, task.calls, signatures, reporter);
+  }
+} catch (error) {
+  fail(error);
+}
+if (complaints.size > 0) fail([...complaints.values()].join('\n'));
+writeSync(1, JSON.stringify({ seeds: task.seeds, calls: task.seeds * task.calls, reached }));
+process.exit(0);
