@@ -69,6 +69,10 @@ export function gpa(name: string, value: unknown): bigint {
 
 /** A guest physical address that is a multiple of 4096. */
 export function pageAlignedGpa(name: string, value: unknown): bigint {
+  if (typeof value === 'bigint') {
+    const address = Number(value);
+    if (address >= 0 && address < 2 ** 52 && Number.isInteger(address / PAGE_SIZE)) return value;
+  }
   const address = gpa(name, value);
   if ((address & PAGE_MASK) !== 0n) throw rangeError('a multiple of 4096', name, value);
   return address;
@@ -115,6 +119,14 @@ export function gpaRange(address: unknown, size: unknown, gpaName = 'gpa', sizeN
 
 /** The same with both ends on a page border, as memslots and memory attributes need it. */
 export function pageAlignedGpaRange(address: unknown, size: unknown, gpaName = 'gpa', sizeName = 'size'): bigint {
+  // Almost always it is right, and this says so without a bigint but the result: all below 2^52 is exact as a number.
+  if (typeof address === 'bigint' && typeof size === 'number') {
+    const start = Number(address);
+    if (start >= 0 && size > 0 && start + size <= 2 ** 52 && Number.isInteger(start / PAGE_SIZE) &&
+      Number.isInteger(size / PAGE_SIZE)) {
+      return BigInt(size);
+    }
+  }
   pageAlignedGpa(gpaName, address);
   pageAlignedBytes(sizeName, size);
   return gpaRange(address, size, gpaName, sizeName);
@@ -177,8 +189,12 @@ export function options<T extends object>(
 ): Partial<T> {
   if (value === undefined) return {};
   if (!isPlain(value)) throw typeError('a plain object', name, value);
-  for (const key of Object.keys(value)) {
-    if (!(allowedKeys as readonly string[]).includes(key)) throw unknownKey(name, key, allowedKeys);
+  // Not Object.keys: this runs for every call with options, and for-in allocates nothing. What it finds besides is what
+  // somebody has put on Object.prototype.
+  for (const key in value) {
+    if (!(allowedKeys as readonly string[]).includes(key) && Object.hasOwn(value, key)) {
+      throw unknownKey(name, key, allowedKeys);
+    }
   }
   return value;
 }

@@ -67,14 +67,12 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
    * @throws KvmSystemError ENOMEM, or EINVAL past the end. *fallocate(2), FALLOC_FL_KEEP_SIZE*
    */
   fallocate(offset: number | bigint, length: number | bigint): void {
-    const range = this.#range(offset, length, true);
-    this.check(() => this.native.fallocate(FALLOC_FL_KEEP_SIZE, ...range), { state: describe(range) });
+    this.#fallocate(FALLOC_FL_KEEP_SIZE, offset, length);
   }
 
   /** The same on a pool thread. */
   async fallocateAsync(offset: number | bigint, length: number | bigint): Promise<void> {
-    const range = this.#range(offset, length, true);
-    await this.checkAsync(() => this.native.fallocateAsync(FALLOC_FL_KEEP_SIZE, ...range), { state: describe(range) });
+    await this.#fallocateAsync(FALLOC_FL_KEEP_SIZE, offset, length);
   }
 
   /**
@@ -85,14 +83,12 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
    * @param length - in bytes, a multiple of 4096. *fallocate(2), FALLOC_FL_PUNCH_HOLE*
    */
   punchHole(offset: number | bigint, length: number | bigint): void {
-    const range = this.#range(offset, length, false);
-    this.check(() => this.native.fallocate(PUNCH, ...range), { state: describe(range) });
+    this.#fallocate(PUNCH, offset, length);
   }
 
   /** The same on a pool thread. */
   async punchHoleAsync(offset: number | bigint, length: number | bigint): Promise<void> {
-    const range = this.#range(offset, length, false);
-    await this.checkAsync(() => this.native.fallocateAsync(PUNCH, ...range), { state: describe(range) });
+    await this.#fallocateAsync(PUNCH, offset, length);
   }
 
   /**
@@ -118,6 +114,34 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
     return HostMapping.file(this, { offset: Number(start), size: Number(bytes) });
   }
 
+  #fallocate(mode: number, offset: number | bigint, length: number | bigint): void {
+    this.#checkRange(offset, length, mode !== PUNCH);
+    try {
+      this.native.fallocate(mode, BigInt(offset), BigInt(length));
+    } catch (error) {
+      throw this.wrap(error, { state: describe(offset, length) });
+    }
+  }
+
+  async #fallocateAsync(mode: number, offset: number | bigint, length: number | bigint): Promise<void> {
+    this.#checkRange(offset, length, mode !== PUNCH);
+    await this.checkAsync(() => this.native.fallocateAsync(mode, BigInt(offset), BigInt(length)),
+      { state: describe(offset, length) });
+  }
+
+  /** What is right and in numbers is so without a bigint. */
+  #checkRange(offset: number | bigint, length: number | bigint, inside: boolean): void {
+    if (typeof offset === 'number' && typeof length === 'number') {
+      const end = offset + length;
+      if (offset >= 0 && length > 0 && end <= Number(this.size) && Number.isInteger(offset / 4096) &&
+        Number.isInteger(length / 4096)) {
+        this.expectOpen();
+        return;
+      }
+    }
+    this.#range(offset, length, inside);
+  }
+
   #range(offset: number | bigint, length: number | bigint, inside: boolean): [bigint, bigint] {
     this.expectOpen();
     const start = startOf(offset);
@@ -140,6 +164,6 @@ function startOf(offset: number | bigint): bigint {
   return start;
 }
 
-function describe([offset, length]: readonly [bigint, bigint]): string {
+function describe(offset: number | bigint, length: number | bigint): string {
   return `offset 0x${offset.toString(16)}, length 0x${length.toString(16)}`;
 }

@@ -172,7 +172,12 @@ export class HostMapping extends Closeable<NativeMapping> {
    */
   madvise(offset: number, length: number, advice: Advice | number): void {
     this.#pages(offset, length);
-    this.check(() => this.native.madvise(BigInt(offset), BigInt(length), adviceNumber(advice)));
+    const number = adviceNumber(advice);
+    try {
+      this.native.madvise(BigInt(offset), BigInt(length), number);
+    } catch (error) {
+      throw this.wrap(error);
+    }
   }
 
   /** The same on a pool thread. */
@@ -220,6 +225,11 @@ export class HostMapping extends Closeable<NativeMapping> {
   }
 
   #pages(offset: number, length: number): void {
+    if (offset >= 0 && length > 0 && offset + length <= this.length && Number.isInteger(offset / 4096) &&
+      Number.isInteger(length / 4096)) {
+      this.expectOpen();
+      return;
+    }
     this.#range(pageAlignedOffset('offset', offset), pageAlignedSize('length', length));
   }
 }

@@ -6,7 +6,7 @@ import { AccessibleMemory } from './access.ts';
 import { MemoryAttributes } from './attributes.ts';
 import { ConversionEngine } from './conversion.ts';
 import type { ConversionJob } from './conversion.ts';
-import type { Attribute, Conversion, DiscardPolicy } from './events.ts';
+import type { Attribute, Conversion, ConversionSource, DiscardPolicy } from './events.ts';
 import { FaultGuard } from './fault-guard.ts';
 import { hex } from './layout.ts';
 import type { HostMemoryPort, HypercallPort, MemoryFaultPort, VcpuPort, VmPort } from './ports.ts';
@@ -143,7 +143,7 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
     const { vcpu } = args.options('options', options, ['vcpu']);
     this.assertOpen();
     const wanted = parseMemoryFault(this.vmPort, this.layout, exit);
-    const job: ConversionJob = { ...wanted, discard: this.discardPolicy, source: 'memory-fault' };
+    const job = this.#jobFor(wanted, 'memory-fault');
     const conversion = this.engine.now(job);
     this.#guardAgainstLoop(exit, wanted, conversion, vcpu);
     return this.#finish(conversion, false);
@@ -154,7 +154,7 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
     const { vcpu } = args.options('options', options, ['vcpu']);
     this.assertOpen();
     const wanted = parseMemoryFault(this.vmPort, this.layout, exit);
-    const job: ConversionJob = { ...wanted, discard: this.discardPolicy, source: 'memory-fault' };
+    const job = this.#jobFor(wanted, 'memory-fault');
     const conversion = await this.engine.later(job, () => this.#recheck(job));
     this.#guardAgainstLoop(exit, wanted, conversion, vcpu);
     return this.#finish(conversion, false);
@@ -164,7 +164,7 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
     const range = this.checkRange(options, keys);
     const to = args.oneOf('to', options.to, ['private', 'shared']);
     const discard = args.oneOf('discard', options.discard ?? this.discardPolicy, POLICIES);
-    const job: ConversionJob = { ...range, to, discard, source: 'explicit' };
+    const job: ConversionJob = { start: range.start, end: range.end, to, discard, source: 'explicit' };
     checkConvertible(this.vmPort, this.layout, job);
     return job;
   }
@@ -181,9 +181,14 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
     }
     if (exit.nr !== KVM_HC_MAP_GPA_RANGE) return undefined;
     const wanted = parseMapGpaRange(this.layout, exit);
-    if (typeof wanted !== 'bigint') return { ...wanted, discard: this.discardPolicy, source: 'hypercall' };
+    if (typeof wanted !== 'bigint') return this.#jobFor(wanted, 'hypercall');
     exit.ret[0] = wanted;
     return { ret: wanted };
+  }
+
+  /** Field by field: a spread costs more than the ioctl for a page. */
+  #jobFor({ start, end, to }: Wanted, source: ConversionSource): ConversionJob {
+    return { start, end, to, discard: this.discardPolicy, source };
   }
 
   #answered(exit: HypercallPort, conversion: Conversion): HypercallOutcome {

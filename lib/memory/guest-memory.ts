@@ -6,7 +6,8 @@ import type { MemoryAccount, MemoryRange } from './accounting.ts';
 import type { AddOptions } from './address-space.ts';
 import { ConvertibleMemory } from './convertible.ts';
 import type { GuestMemoryOptions, RangeOptions } from './convertible.ts';
-import { allocatePrivate, dropShared, punchPrivate } from './discard.ts';
+import { allLater, allNow, allocatePrivate, dropShared, punchPrivate } from './discard.ts';
+import type { Piece } from './discard.ts';
 import type { Attribute } from './events.ts';
 import { hex } from './layout.ts';
 import type { VmPort } from './ports.ts';
@@ -15,8 +16,6 @@ import type { PrefaultOptions, PrefaultResult } from './prefault.ts';
 import { MemoryRegion } from './region.ts';
 import type { RemoveOptions } from './region.ts';
 import type { Range } from './requests.ts';
-import { runLater, runNow } from './steps.ts';
-import type { Steps } from './steps.ts';
 
 export interface DiscardOptions extends RangeOptions {
   /** `'private'` punches a hole into the guest_memfd, `'shared'` drops the host's pages. */
@@ -67,13 +66,13 @@ export class GuestMemory extends ConvertibleMemory {
    */
   discard(options: DiscardOptions): number {
     const range = this.idleRange(options, ['gpa', 'size', 'side']);
-    return runNow(this.#discardSteps(range, args.oneOf('side', options.side, ['private', 'shared'])));
+    return allNow(this.#discards(range, args.oneOf('side', options.side, ['private', 'shared'])));
   }
 
   async discardAsync(options: DiscardOptions): Promise<number> {
     const range = this.checkRange(options, ['gpa', 'size', 'side']);
     const side = args.oneOf('side', options.side, ['private', 'shared']);
-    return this.engine.exclusive(range.start, range.end, () => runLater(this.#discardSteps(range, side)));
+    return this.engine.exclusive(range.start, range.end, () => allLater(this.#discards(range, side)));
   }
 
   /**
@@ -81,12 +80,12 @@ export class GuestMemory extends ConvertibleMemory {
    * want of memory.
    */
   allocate(options: RangeOptions): number {
-    return runNow(this.#allocateSteps(this.idleRange(options, RANGE_KEYS)));
+    return allNow(this.#allocations(this.idleRange(options, RANGE_KEYS)));
   }
 
   async allocateAsync(options: RangeOptions): Promise<number> {
     const range = this.checkRange(options, RANGE_KEYS);
-    return this.engine.exclusive(range.start, range.end, () => runLater(this.#allocateSteps(range)));
+    return this.engine.exclusive(range.start, range.end, () => allLater(this.#allocations(range)));
   }
 
   /**
@@ -129,21 +128,15 @@ export class GuestMemory extends ConvertibleMemory {
     this.engine.now({ start: region.start, end: region.end, to: 'shared', discard: 'none', source: 'explicit' });
   }
 
-  *#discardSteps({ start, end }: Range, side: Attribute): Steps<number> {
-    let bytes = 0;
-    for (const part of this.layout.segments(start, end)) {
-      bytes += side === 'private' || part.region.oneMemory ? yield* punchPrivate(this.attributeMap, part.region, part.start, part.end)
-        : yield* dropShared(this.attributeMap, part.region, part.start, part.end);
-    }
-    return bytes;
+  #discards({ start, end }: Range, side: Attribute): Piece[] {
+    return this.layout.segments(start, end).flatMap((part) => {
+      const of = side === 'private' || part.region.oneMemory ? punchPrivate : dropShared;
+      return of(this.attributeMap, part.region, part.start, part.end) ?? [];
+    });
   }
 
-  *#allocateSteps({ start, end }: Range): Steps<number> {
-    let bytes = 0;
-    for (const part of this.layout.segments(start, end)) {
-      bytes += yield* allocatePrivate(part.region, part.start, part.end);
-    }
-    return bytes;
+  #allocations({ start, end }: Range): Piece[] {
+    return this.layout.segments(start, end).flatMap((part) => allocatePrivate(part.region, part.start, part.end) ?? []);
   }
 
   /** Of what pre-fault mapped, the private parts have pages now. */

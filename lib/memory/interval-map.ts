@@ -100,36 +100,36 @@ export class IntervalMap<T> {
   /** Gives all keys of [start, end) this value. */
   set(start: number, end: number, value: T): void {
     if (start >= end) return;
-    const keys: number[] = [];
-    const values: T[] = [];
-    if (start === 0 || this.at(start - 1) !== value) {
-      keys.push(start);
-      values.push(value);
-    }
-    if (end < this.limit) {
-      const after = this.at(end);
-      if (after !== value) {
-        keys.push(end);
-        values.push(after);
-      }
-    }
-    this.#replace(start, end, keys, values);
+    const b = lastAtOrBelow(this.#firsts, start);
+    const { keys, values } = this.#blocks[b]!;
+    const i = lastAtOrBelow(keys, start);
+    const old = values[i]!;
+    if (old === value && (keys[i + 1] ?? this.#firsts[b + 1] ?? this.limit) >= end) return;
+    const before = keys[i]! < start ? old : i > 0 ? values[i - 1] : start === 0 ? undefined : this.at(start - 1);
+    const opens = start === 0 || before !== value;
+    const after = end < this.limit ? this.at(end) : value;
+    this.#replace(b, start, end, opens, value, after !== value, after);
   }
 
-  /** Puts the entries given in the place of all whose key is in [start, end], the end included. */
-  #replace(start: number, end: number, keys: readonly number[], values: readonly T[]): void {
-    const b1 = lastAtOrBelow(this.#firsts, start);
+  /**
+   * Puts at most two entries, (start, value) and (end, after), in the place of all whose key is in [start, end], the end
+   * included.
+   */
+  #replace(b1: number, start: number, end: number, opens: boolean, value: T, closes: boolean, after: T): void {
     const b2 = lastAtOrBelow(this.#firsts, end);
     const head = this.#blocks[b1]!;
     const from = firstAtOrAbove(head.keys, start);
     const tail = this.#blocks[b2]!;
     const to = lastAtOrBelow(tail.keys, end) + 1;
     if (b1 === b2) {
-      head.keys.splice(from, to - from, ...keys);
-      head.values.splice(from, to - from, ...values);
+      put(head.keys, from, to - from, opens, start, closes, end);
+      put(head.values, from, to - from, opens, value, closes, after);
     } else {
-      head.keys.splice(from, Infinity, ...keys, ...tail.keys.slice(to));
-      head.values.splice(from, Infinity, ...values, ...tail.values.slice(to));
+      const [keys, values] = [tail.keys.slice(to), tail.values.slice(to)];
+      put(head.keys, from, head.keys.length - from, opens, start, closes, end);
+      put(head.values, from, head.values.length - from, opens, value, closes, after);
+      head.keys.push(...keys);
+      head.values.push(...values);
       this.#blocks.splice(b1 + 1, b2 - b1);
       this.#firsts.splice(b1 + 1, b2 - b1);
     }
@@ -152,13 +152,28 @@ export class IntervalMap<T> {
       this.#firsts.splice(b + 1, 0, right.keys[0]!);
       return;
     }
+    if (this.#blocks.length === 1) return;
     const left = b === this.#blocks.length - 1 ? b - 1 : b;
-    const [one, two] = [this.#blocks[left], this.#blocks[left + 1]];
-    if (one === undefined || two === undefined || one.keys.length + two.keys.length > this.#blockLength >> 1) return;
+    const one = this.#blocks[left]!;
+    const two = this.#blocks[left + 1]!;
+    if (one.keys.length + two.keys.length > this.#blockLength >> 1) return;
     one.keys.push(...two.keys);
     one.values.push(...two.values);
     this.#blocks.splice(left + 1, 1);
     this.#firsts.splice(left + 1, 1);
+  }
+}
+
+/** Replaces `count` items at `at` by none, one or both of the two. Without a spread, since every conversion does it. */
+function put<T>(items: T[], at: number, count: number, hasOne: boolean, one: T, hasTwo: boolean, two: T): void {
+  if (hasOne && hasTwo) {
+    if (count === 2) [items[at], items[at + 1]] = [one, two];
+    else items.splice(at, count, one, two);
+  } else if (hasOne || hasTwo) {
+    if (count === 1) items[at] = hasOne ? one : two;
+    else items.splice(at, count, hasOne ? one : two);
+  } else if (count > 0) {
+    items.splice(at, count);
   }
 }
 

@@ -54,9 +54,12 @@ export class Layout<R extends Placed> {
 
   /** The first address of [start, end) that no region holds. */
   gap(start: number, end: number): number | undefined {
+    const last = this.#last;
+    if (last !== undefined && start >= last.start && end <= last.end) return undefined;
     for (let index = this.#firstEndingAbove(start), at = start; at < end; index++) {
       const region = this.#regions[index];
       if (region === undefined || region.start > at) return at;
+      this.#last = region;
       at = region.end;
     }
     return undefined;
@@ -64,6 +67,8 @@ export class Layout<R extends Placed> {
 
   /** What of [start, end) lies in regions, region by region; gaps are left out. */
   segments(start: number, end: number): Segment<R>[] {
+    const last = this.#last;
+    if (last !== undefined && start >= last.start && end <= last.end) return [{ region: last, start, end }];
     const found: Segment<R>[] = [];
     for (let index = this.#firstEndingAbove(start); index < this.#regions.length; index++) {
       const region = this.#regions[index]!;

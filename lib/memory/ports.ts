@@ -46,10 +46,10 @@ export interface GuestMemfdPort {
   /** GUEST_MEMFD_FLAG_MMAP = 1, GUEST_MEMFD_FLAG_INIT_SHARED = 2. */
   readonly flags: bigint;
   readonly closed: boolean;
-  fallocate(offset: bigint, length: bigint): void;
-  fallocateAsync(offset: bigint, length: bigint): Promise<void>;
-  punchHole(offset: bigint, length: bigint): void;
-  punchHoleAsync(offset: bigint, length: bigint): Promise<void>;
+  fallocate(offset: number, length: number): void;
+  fallocateAsync(offset: number, length: number): Promise<void>;
+  punchHole(offset: number, length: number): void;
+  punchHoleAsync(offset: number, length: number): Promise<void>;
   map(offset?: bigint, length?: number): MappingPort;
   close(): void;
 }

@@ -15,6 +15,9 @@ import type { Layout } from './layout.ts';
 import type { HypercallPort, MemoryFaultPort, VmPort } from './ports.ts';
 import type { MemoryRegion } from './region.ts';
 
+const ENCRYPTED = Number(KVM_MAP_GPA_RANGE_ENCRYPTED);
+const PAGE_SZ_1G = Number(KVM_MAP_GPA_RANGE_PAGE_SZ_1G);
+
 export interface Range {
   readonly start: number;
   readonly end: number;
@@ -48,16 +51,17 @@ export function checkConvertible(vm: VmPort, layout: Layout<MemoryRegion>, { sta
  * are the preferred page size, bit 4 is private, the rest must be 0). Returns what it wants, or the error for its RAX.
  */
 export function parseMapGpaRange(layout: Layout<MemoryRegion>, exit: HypercallPort): Wanted | bigint {
-  const [gpa = 0n, pages = 0n, attributes = 0n] = exit.args;
-  const pageSize = attributes & 0xfn;
-  if ((attributes & ~(0xfn | KVM_MAP_GPA_RANGE_ENCRYPTED)) !== 0n || pageSize > KVM_MAP_GPA_RANGE_PAGE_SZ_1G) {
-    return -KVM_EINVAL;
-  }
-  if (gpa % 4096n !== 0n || pages === 0n || gpa >= 1n << 52n || pages > 1n << 40n) return -KVM_EINVAL;
-  const start = Number(gpa);
-  const end = start + Number(pages) * args.PAGE_SIZE;
-  if (end > 2 ** 52 || layout.gap(start, end) !== undefined) return -KVM_EINVAL;
-  const to = (attributes & KVM_MAP_GPA_RANGE_ENCRYPTED) !== 0n ? 'private' : 'shared';
+  const { args: given } = exit;
+  // As numbers: all that is allowed is exact as such, and the comparison sorts out the rest.
+  const attributes = Number(given[2] ?? 0n);
+  const pageSize = attributes % 16;
+  if (attributes > (0xf | ENCRYPTED) || pageSize > PAGE_SZ_1G) return -KVM_EINVAL;
+  const start = Number(given[0] ?? 0n);
+  const pages = Number(given[1] ?? 0n);
+  const end = start + pages * args.PAGE_SIZE;
+  if (start >= 2 ** 52 || end > 2 ** 52 || pages === 0 || !Number.isInteger(start / args.PAGE_SIZE)) return -KVM_EINVAL;
+  if (layout.gap(start, end) !== undefined) return -KVM_EINVAL;
+  const to = (attributes & ENCRYPTED) !== 0 ? 'private' : 'shared';
   for (const { region } of layout.segments(start, end)) {
     if (region.oneMemory || (to === 'private' && !region.convertible)) return -KVM_EOPNOTSUPP;
   }

@@ -68,21 +68,21 @@ export class PlainGuestMemfd implements GuestMemfdPort {
     this.flags = flags;
   }
 
-  fallocate(offset: bigint, length: bigint): void {
+  fallocate(offset: number, length: number): void {
     this.vm.log.push(`fallocate ${offset} ${length}`);
   }
 
-  async fallocateAsync(offset: bigint, length: bigint): Promise<void> {
+  async fallocateAsync(offset: number, length: number): Promise<void> {
     await Promise.resolve();
     this.fallocate(offset, length);
   }
 
-  punchHole(offset: bigint, length: bigint): void {
+  punchHole(offset: number, length: number): void {
     this.vm.failNext('punch');
     this.vm.log.push(`punch ${offset} ${length}`);
   }
 
-  async punchHoleAsync(offset: bigint, length: bigint): Promise<void> {
+  async punchHoleAsync(offset: number, length: number): Promise<void> {
     await Promise.resolve();
     this.punchHole(offset, length);
   }

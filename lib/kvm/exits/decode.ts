@@ -33,6 +33,10 @@ const MMIO_DATA = exitMmio.fields.data.offset;
 const MMIO_LENGTH = exitMmio.fields.len.offset;
 const MMIO_IS_WRITE = exitMmio.fields.isWrite.offset;
 
+const HYPERCALL_NR = exitHypercall.fields.nr.offset;
+const HYPERCALL_ARGS = exitHypercall.fields.args.offset;
+const HYPERCALL_FLAGS = exitHypercall.fields.flags.offset;
+
 const EFAULT = 14;
 const EHWPOISON = 133;
 /** io.data_offset of every kernel so far: the page after kvm_run. Another value costs a new view per exit. */
@@ -118,7 +122,11 @@ export class ExitDecoder {
   }
 
   #decodeHypercall(): HypercallExit {
-    const { nr, args, flags } = exitHypercall.decode(this.#fields);
+    const fields = this.#fields;
+    const nr = fields.getBigUint64(HYPERCALL_NR, true);
+    const arg = (index: number): bigint => fields.getBigUint64(HYPERCALL_ARGS + index * 8, true);
+    const args = [arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)];
+    const flags = fields.getBigUint64(HYPERCALL_FLAGS, true);
     const ret = this.#hypercallRet ??= new BigInt64Array(this.#run, exitHypercall.fields.ret.offset, 1);
     // KVM 6.12 leaves the bytes of an earlier exit here, and the guest would get them as the result.
     ret[0] = HYPERCALL_UNANSWERED;

@@ -13,6 +13,7 @@ import { GuestMemfd } from '../guest-memfd.ts';
 import { expectHandle, nativeOf } from '../handle.ts';
 import { HostMapping } from '../host-mapping.ts';
 import { VmCapabilities } from './capabilities.ts';
+import { SlotIndex } from './slot-index.ts';
 
 export interface UserMemoryRegion {
   /** 0 to KVM_CAP_NR_MEMSLOTS - 1; the upper 16 bits choose the address space (1 is SMM, where there is one). */
@@ -60,6 +61,8 @@ const hex = (value: bigint): string => `0x${value.toString(16)}`;
 
 export abstract class VmMemslots extends VmCapabilities {
   readonly #slots = new Map<number, Memslot>();
+  /** The same by address space (the upper 16 bits of the number), in the order of their addresses. */
+  readonly #placed = new Map<number, SlotIndex>();
 
   /** The slots that were set through this handle, by number. A snapshot of each; the map itself is live. */
   get memslots(): ReadonlyMap<number, Memslot> {
@@ -103,6 +106,7 @@ export abstract class VmMemslots extends VmCapabilities {
     this.check(() => this.native.setUserMemoryRegion(1, slot, 0, known?.gpa ?? 0n, 0n, null, 0n, null, 0n), {
       state: `deleting slot ${slot}`, hint: 'there is no such slot',
     });
+    if (known !== undefined) this.#space(slot).delete(known);
     this.#slots.delete(slot);
   }
 
@@ -126,6 +130,9 @@ export abstract class VmMemslots extends VmCapabilities {
         guestMemfd === undefined ? null : nativeOf(guestMemfd), wanted.guestMemfdOffset), {
         state: describe(wanted), hint: this.#hint(wanted),
       });
+      const old = this.#slots.get(slot);
+      if (old !== undefined) this.#space(slot).delete(old);
+      this.#space(slot).add(wanted);
       this.#slots.set(slot, wanted);
     } finally {
       own?.close();
@@ -225,14 +232,17 @@ export abstract class VmMemslots extends VmCapabilities {
     }
   }
 
-  #checkOverlap({ slot, gpa, size }: Memslot): void {
-    for (const other of this.#slots.values()) {
-      if (other.slot === slot || other.slot >>> 16 !== slot >>> 16) continue;
-      if (gpa < other.gpa + BigInt(other.size) && other.gpa < gpa + BigInt(size)) {
-        throw rangeError(`a range that no other slot has (slot ${other.slot} has ${hex(other.gpa)} to ` +
-          `${hex(other.gpa + BigInt(other.size))})`, 'region.gpa', gpa);
-      }
-    }
+  #checkOverlap(wanted: Memslot): void {
+    const other = this.#space(wanted.slot).overlapping(wanted);
+    if (other === undefined) return;
+    throw rangeError(`a range that no other slot has (slot ${other.slot} has ${hex(other.gpa)} to ` +
+      `${hex(other.gpa + BigInt(other.size))})`, 'region.gpa', wanted.gpa);
+  }
+
+  #space(slot: number): SlotIndex {
+    let space = this.#placed.get(slot >>> 16);
+    if (space === undefined) this.#placed.set(slot >>> 16, space = new SlotIndex());
+    return space;
   }
 
   #hint({ slot, guestMemfd, flags }: Memslot): string {

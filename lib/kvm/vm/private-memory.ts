@@ -24,7 +24,12 @@ const FLAG_NAMES: readonly (readonly [bigint, string])[] = [
   [BigInt(GUEST_MEMFD_FLAG_INIT_SHARED), 'GUEST_MEMFD_FLAG_INIT_SHARED'],
 ];
 
+const REQUEST_KEYS = ['address', 'size', 'attributes', 'allowUnbacked'] as const;
+
 export abstract class VmPrivateMemory extends VmMemslots {
+  /** The kernel's answer does not change while a VM lives. */
+  #validAttributes: bigint | undefined;
+
   /**
    * Makes a guest_memfd of this VM. Nothing is allocated yet, whatever the size. Needs KVM_CAP_GUEST_MEMFD (Linux 6.8);
    * whether it can also be bound is asked on this VM: kernels before 6.18 do so for VM types with private memory only.
@@ -72,31 +77,39 @@ export abstract class VmPrivateMemory extends VmMemslots {
    * @throws KvmSystemError ENOMEM: nothing was changed. *KVM_SET_MEMORY_ATTRIBUTES*
    */
   setMemoryAttributes(request: MemoryAttributes): void {
-    const args = this.#attributes(request);
-    this.check(() => this.native.setMemoryAttributes(...args), { state: describe(args) });
+    const { address, size, attributes, allowUnbacked = false } = optionsOf(request);
+    const bytes = this.#checked(address, size, attributes, allowUnbacked);
+    try {
+      this.native.setMemoryAttributes(address, bytes, attributes);
+    } catch (error) {
+      throw this.wrap(error, { state: describe(address, bytes, attributes) });
+    }
   }
 
   /** The same on a pool thread: about 0.15 s a GiB. The VM stays open until it is done. */
   async setMemoryAttributesAsync(request: MemoryAttributes): Promise<void> {
-    const args = this.#attributes(request);
-    await this.checkAsync(() => this.native.setMemoryAttributesAsync(...args), { state: describe(args) });
+    const { address, size, attributes, allowUnbacked = false } = optionsOf(request);
+    const bytes = this.#checked(address, size, attributes, allowUnbacked);
+    await this.checkAsync(() => this.native.setMemoryAttributesAsync(address, bytes, attributes),
+      { state: describe(address, bytes, attributes) });
   }
 
-  #attributes(request: MemoryAttributes): [bigint, bigint, bigint] {
+  /** Returns the size as a bigint. */
+  #checked(address: bigint, size: number | bigint, attributes: bigint, allowUnbacked: boolean): bigint {
     this.expectOpen();
-    const { address, size, attributes, allowUnbacked = false } = checkOptions<MemoryAttributes>(
-      'request', request, ['address', 'size', 'attributes', 'allowUnbacked']) as MemoryAttributes;
     const bytes = pageAlignedGpaRange(address, size, 'request.address', 'request.size');
-    u64('request.attributes', attributes);
     boolean('request.allowUnbacked', allowUnbacked);
-    const valid = BigInt(this.checkExtension(CAPS.KVM_CAP_MEMORY_ATTRIBUTES));
-    if ((attributes & ~valid) !== 0n) {
-      throw new KvmUnsupportedError(`This VM (type ${this.typeName}) does not have memory attributes ` +
-        `0x${attributes.toString(16)}: KVM_CAP_MEMORY_ATTRIBUTES of the VM is 0x${valid.toString(16)}. Private memory ` +
-        'needs a VM of type sw-protected, snp or tdx', 'KVM_CAP_MEMORY_ATTRIBUTES');
-    }
+    if (u64('request.attributes', attributes) !== 0n) this.#expectAttributes(attributes);
     if (!allowUnbacked) this.#expectBacked(address, bytes);
-    return [address, bytes, attributes];
+    return bytes;
+  }
+
+  #expectAttributes(attributes: bigint): void {
+    const valid = this.#validAttributes ??= BigInt(this.checkExtension(CAPS.KVM_CAP_MEMORY_ATTRIBUTES));
+    if ((attributes & ~valid) === 0n) return;
+    throw new KvmUnsupportedError(`This VM (type ${this.typeName}) does not have memory attributes ` +
+      `0x${attributes.toString(16)}: KVM_CAP_MEMORY_ATTRIBUTES of the VM is 0x${valid.toString(16)}. Private memory ` +
+      'needs a VM of type sw-protected, snp or tdx', 'KVM_CAP_MEMORY_ATTRIBUTES');
   }
 
   #expectBacked(address: bigint, size: bigint): void {
@@ -114,6 +127,10 @@ export abstract class VmPrivateMemory extends VmMemslots {
   }
 }
 
-function describe([address, size, attributes]: readonly [bigint, bigint, bigint]): string {
+function optionsOf(request: MemoryAttributes): MemoryAttributes {
+  return checkOptions<MemoryAttributes>('request', request, REQUEST_KEYS) as MemoryAttributes;
+}
+
+function describe(address: bigint, size: bigint, attributes: bigint): string {
   return `address 0x${address.toString(16)}, size 0x${size.toString(16)}, attributes 0x${attributes.toString(16)}`;
 }
