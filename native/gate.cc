@@ -19,6 +19,9 @@ void set_immediate_exit(kvm_run* run, std::uint8_t value) noexcept {
   std::atomic_ref(run->immediate_exit).store(value, std::memory_order_release);
 }
 
+// A signal that is still on its way arrives at the end of any system call: of this one, and of none of the caller's.
+void absorb_kick() noexcept { ::syscall(SYS_gettid); }
+
 }  // namespace
 
 void RunGate::expect() noexcept {
@@ -44,7 +47,10 @@ std::uint32_t RunGate::look() noexcept {
   const std::uint32_t causes = causes_;
   causes_ &= ~kSlice;
   // Left alone where no cause of ours set it: then it is the caller's own.
-  if (causes == kSlice) set_immediate_exit(run_, 0);
+  if (causes == kSlice) {
+    set_immediate_exit(run_, 0);
+    absorb_kick();
+  }
   return causes;
 }
 
@@ -55,10 +61,10 @@ std::uint32_t RunGate::end(bool interrupted) noexcept {
   deadline_ = kNever;
   set_immediate_exit(run_, 0);
   const std::uint32_t causes = causes_;
-  // A signal that is still on its way arrives at the end of any system call: of this one, and of none of the caller's.
-  if (causes != 0) [[unlikely]] ::syscall(SYS_gettid);
+  if (causes != 0) [[unlikely]] absorb_kick();
   causes_ = 0;
-  if (interrupted && (causes & kKick) != 0) sticky_ = false;
+  // Nobody sees the end of a run whose handle is being closed; other handles may still run the vCPU.
+  if (interrupted && (causes & (kKick | kClosing)) == kKick) sticky_ = false;
   return causes;
 }
 
@@ -86,13 +92,14 @@ bool RunGate::tick(std::int64_t now, std::int64_t& next) noexcept {
   const std::lock_guard lock(mutex_);
   const bool same = last_seen_ == sequence_;
   last_seen_ = sequence_;
-  if (runner_ == 0 || mode_ != Mode::kSliced) return !same;
+  const bool timed = mode_ == Mode::kTimed && deadline_ != kNever;
+  if (runner_ == 0 || (!timed && mode_ != Mode::kSliced)) return !same;
   if (deadline_ <= now) {
     interrupt_locked(kTimeout);
     next = std::min(next, now + kRepeat);
   } else {
     next = std::min(next, deadline_);
-    if (same) interrupt_locked(kSlice);
+    if (same && mode_ == Mode::kSliced) interrupt_locked(kSlice);
   }
   return true;
 }

@@ -26,11 +26,14 @@ class RunGate {
   RunGate(const RunGate&) = delete;
   RunGate& operator=(const RunGate&) = delete;
 
-  /** `kSliced`: the watchdog may interrupt it to let the caller look around. `kOther`: some other long vCPU ioctl. */
-  enum class Mode { kSliced, kPlain, kOther };
+  /**
+   * `kTimed`: the watchdog ends it at its deadline. `kSliced`: it also interrupts it to let the caller look around.
+   * `kOther`: some other long vCPU ioctl.
+   */
+  enum class Mode { kTimed, kSliced, kPlain, kOther };
   /** A run was ordered of another thread: from here on it can be kicked, as if it had begun. */
   void expect() noexcept;
-  /** Before the call. `deadline` in the watchdog's clock, for `kSliced` only. True where it is to end at once. */
+  /** Before the call. `deadline` in the watchdog's clock, for `kTimed` and `kSliced`. True where it is to end at once. */
   bool begin(pid_t thread, Mode mode, std::int64_t deadline) noexcept;
   /** After an EINTR: all causes so far; the slice is taken off, so that KVM_RUN may be entered again. */
   std::uint32_t look() noexcept;

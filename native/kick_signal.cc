@@ -13,11 +13,9 @@ namespace node_kvm {
 
 namespace {
 
-// In the static block, where access never allocates: the handler may run in a thread that has not touched it, where
-// somebody else sends the signal.
-thread_local KickableThread this_thread __attribute__((tls_model("initial-exec")));
+thread_local KickableThread this_thread;
 
-void on_kick(int) { this_thread.received = this_thread.received + 1; }
+void on_kick(int) {}
 
 bool install(int number) noexcept {
   struct sigaction ours = {};
@@ -54,7 +52,7 @@ int kick_signal() {
   return number;
 }
 
-KickableThread& KickableThread::current() {
+const KickableThread& KickableThread::current() {
   KickableThread& thread = this_thread;
   if (thread.id == 0) [[unlikely]] {
     sigset_t kick;
@@ -63,6 +61,7 @@ KickableThread& KickableThread::current() {
     const int failure = ::pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
     if (failure != 0) throw SystemError(failure, "pthread_sigmask");
     thread.id = static_cast<pid_t>(::syscall(SYS_gettid));
+    thread.main = thread.id == ::getpid();
   }
   return thread;
 }

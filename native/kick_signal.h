@@ -4,7 +4,6 @@
 #include <sys/types.h>
 
 #include <csignal>
-#include <cstdint>
 
 namespace node_kvm {
 
@@ -14,9 +13,9 @@ int kick_signal();
 /** What a thread needs before it may be kicked. Cheap after the first call in a thread. */
 struct KickableThread {
   pid_t id = 0;
-  /** How many kick signals its handler has seen. */
-  volatile std::uint32_t received = 0;
-  static KickableThread& current();
+  /** The first thread of the process, which gets the signals that are sent to the process. */
+  bool main = false;
+  static const KickableThread& current();
 };
 
 /** Only of a thread that is known to be alive. */

@@ -46,9 +46,8 @@ void VcpuCore::watch(std::int64_t deadline) {
 }
 
 RunResult VcpuCore::run_async() {
-  auto& thread = KickableThread::current();
-  gate_.begin(thread.id, RunGate::Mode::kPlain, RunGate::kNever);
-  return loop(thread.received, [] { return false; });
+  gate_.begin(KickableThread::current().id, RunGate::Mode::kPlain, RunGate::kNever);
+  return loop(false, [] { return false; });
 }
 
 RunResult VcpuCore::complete_pending() noexcept {

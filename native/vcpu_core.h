@@ -50,7 +50,7 @@ class VcpuCore : public FileCore {
    */
   template <typename Ending>
   RunResult run_sync(std::int64_t deadline, Ending&& ending);
-  /** The same without a deadline. */
+  /** The same without a deadline, in the vCPU's own thread, where no signal but the kick means anything. */
   RunResult run_async();
   RunResult complete_pending() noexcept;
 
@@ -61,7 +61,7 @@ class VcpuCore : public FileCore {
 
  private:
   template <typename Ending>
-  RunResult loop(volatile std::uint32_t& received, Ending&& ending);
+  RunResult loop(bool ends_by_signal, Ending&& ending);
   void watch(std::int64_t deadline);
 
   const std::uint32_t id_;

@@ -7,12 +7,11 @@
 namespace node_kvm {
 
 template <typename Ending>
-RunResult VcpuCore::loop(volatile std::uint32_t& received, Ending&& ending) {
+RunResult VcpuCore::loop(bool ends_by_signal, Ending&& ending) {
   kvm_run* const state = run();
   std::uint32_t extra = 0;
   RunResult result;
   for (;;) {
-    const std::uint32_t before = received;
     result = run_once(fd(), state);
     if (result != -EINTR) break;
     const std::uint32_t causes = gate_.look();
@@ -22,8 +21,8 @@ RunResult VcpuCore::loop(volatile std::uint32_t& received, Ending&& ending) {
       extra = RunGate::kClosing;
       break;
     }
-    // A kick that was sent to an earlier run may arrive late, during this one: nobody wants to know.
-    if (received != before && state->immediate_exit == 0) continue;
+    // None of ours: those have arrived by the time that their cause is taken back. Or immediate_exit is the caller's own.
+    if (!ends_by_signal && std::atomic_ref(state->immediate_exit).load(std::memory_order_relaxed) == 0) continue;
     extra = RunGate::kSignal;
     break;
   }
@@ -36,15 +35,17 @@ RunResult VcpuCore::loop(volatile std::uint32_t& received, Ending&& ending) {
 
 template <typename Ending>
 RunResult VcpuCore::run_sync(std::int64_t deadline, Ending&& ending) {
-  auto& thread = KickableThread::current();
-  gate_.begin(thread.id, RunGate::Mode::kSliced, deadline);
+  const auto& thread = KickableThread::current();
+  // A slice is not told from a signal that comes in the same moment, which the main thread must not miss; and nobody
+  // terminates the main thread.
+  gate_.begin(thread.id, thread.main ? RunGate::Mode::kTimed : RunGate::Mode::kSliced, deadline);
   try {
     watch(deadline);
   } catch (...) {
     gate_.end(false);
     throw;
   }
-  return loop(thread.received, std::forward<Ending>(ending));
+  return loop(true, std::forward<Ending>(ending));
 }
 
 }  // namespace node_kvm
