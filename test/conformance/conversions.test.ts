@@ -1,15 +1,12 @@
 /** Points 3.1 to 3.17 as the kernel's own test does them: each conversion is this file's own handling of a hypercall. */
 import { describe } from 'vitest';
-import { kvmTest } from '../kvm/support.ts';
 import { RawArea } from './guest-area.ts';
 import type { AreaOptions } from './guest-area.ts';
-import { expectFound, flow, once } from './guest-flow.ts';
+import { expectFound, flow } from './guest-flow.ts';
 import { CHUNK_SIZE, explicitConversion, holePunching } from './guest-scenario.ts';
 import type { Scene } from './guest-scenario.ts';
-import { point } from './points.ts';
+import { once, PAGE, pointTest, TWO_MIB } from './support.ts';
 
-const PAGE = 4096;
-const LARGE = 2 ** 21;
 const EXPLICIT = ['3.1', '3.3', '3.4', '3.5', '3.6', '3.7', '3.8', '3.9', '3.10', '3.11', '3.12', '3.17'];
 
 interface SetUp extends Omit<AreaOptions, 'size'> {
@@ -29,7 +26,7 @@ const SET_UPS: readonly SetUp[] = [
 ];
 
 for (const { name, vcpus, aligned = false, ...area } of SET_UPS) {
-  const spacing = aligned ? Math.ceil(CHUNK_SIZE / LARGE) * LARGE : CHUNK_SIZE;
+  const spacing = aligned ? Math.ceil(CHUNK_SIZE / TWO_MIB) * TWO_MIB : CHUNK_SIZE;
   const run = (play: (scene: Scene) => Promise<void>) => once(() => (
     flow({ vcpus, spacing, area: (vm) => new RawArea(vm, { size: vcpus * spacing, ...area }), play })));
 
@@ -39,7 +36,7 @@ for (const { name, vcpus, aligned = false, ...area } of SET_UPS) {
       const everyPage = vcpus === 1 && area.backing === undefined;
       const found = run((scene) => explicitConversion(scene, { fallocate, everyPage, sharedSide: 'kept' }));
       for (const id of fallocate ? ['3.2', ...EXPLICIT] : EXPLICIT) {
-        kvmTest(point(id, `${name}, ${fallocate ? 'with' : 'without'} fallocate`), { needs: ['private-memory'] }, async () => {
+        pointTest(id, { needs: ['private-memory'], variant: `${name}, ${fallocate ? 'with' : 'without'} fallocate` }, async () => {
           expectFound(await found(), id);
         });
       }
@@ -47,9 +44,8 @@ for (const { name, vcpus, aligned = false, ...area } of SET_UPS) {
     for (const precise of [false, true]) {
       const found = run((scene) => holePunching(scene, precise));
       for (const id of ['3.13', '3.14', '3.17']) {
-        kvmTest(point(id, `${name}, ${precise ? 'the target alone' : 'the whole chunk'} present`), { needs: ['private-memory'] }, async () => {
-          expectFound(await found(), id);
-        });
+        const variant = `${name}, ${precise ? 'the target alone' : 'the whole chunk'} present`;
+        pointTest(id, { needs: ['private-memory'], variant }, async () => expectFound(await found(), id));
       }
     }
   });

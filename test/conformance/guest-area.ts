@@ -18,6 +18,8 @@ export interface AreaOptions {
   /** In bytes, of all slots together. */
   readonly size: number;
   readonly slots?: number;
+  /** Of the first slot; default {@link AREA_GPA}. */
+  readonly gpa?: bigint;
   /** A guest_memfd of its own for each slot, instead of one for all. */
   readonly apart?: boolean;
   /** Where in the guest_memfd the first slot begins. */
@@ -63,7 +65,7 @@ export class RawArea implements Area {
   readonly #vm: Vm;
   readonly #lowMapping = HostMapping.anonymous(LOW_SIZE);
 
-  constructor(vm: Vm, { size, slots = 1, apart = false, offset = 0, backing = 'anonymous' }: AreaOptions) {
+  constructor(vm: Vm, { size, slots = 1, gpa = AREA_GPA, apart = false, offset = 0, backing = 'anonymous' }: AreaOptions) {
     this.#vm = vm;
     this.low = this.#lowMapping.view();
     vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size: LOW_SIZE, mapping: this.#lowMapping });
@@ -73,7 +75,7 @@ export class RawArea implements Area {
     this.slots = Array.from({ length: slots }, (_, index) => {
       const guestMemfd = one ?? vm.createGuestMemfd(offset + each);
       const slot = {
-        gpa: AREA_GPA + BigInt(index * each), size: each, mapping: mapBacking(each, backing),
+        gpa: gpa + BigInt(index * each), size: each, mapping: mapBacking(each, backing),
         guestMemfd, offset: apart ? offset : offset + index * each,
       };
       vm.setUserMemoryRegion2({

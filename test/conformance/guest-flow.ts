@@ -54,9 +54,3 @@ export function expectFound({ checks, failure }: Findings, point: string): void 
   }
   if (!checks.has(point)) throw new Error(`The run never came to point ${point}`);
 }
-
-/** `make` at the first call, and its result from then on. */
-export function once<T>(make: () => Promise<T>): () => Promise<T> {
-  let made: Promise<T> | undefined;
-  return () => (made ??= make());
-}
