@@ -49,16 +49,25 @@
           'ldflags': ['-Wl,-z,nodelete', '-Wl,-z,now'],
           'configurations': {
             'Release': { 'cflags': ['-O2'] },
-            'Debug': {
-              'defines': ['_GLIBCXX_ASSERTIONS'],
-              'cflags': ['-O1', '-g'],
-            },
           },
+          # The builds of the tests (scripts/build-addon.mjs --build), each with the checks of the standard library.
+          'variables': { 'build%': '<!(node -p "process.env.NODE_KVM_BUILD || \'\'")' },
           'conditions': [
-            ['"<!(node -p "process.env.NODE_KVM_SANITIZE || \'\'")"!=""', {
-              'cflags': ['-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-g'],
-              'ldflags': ['-fsanitize=address,undefined', '-shared-libasan'],
-              'ldflags!': ['-shared-libasan'],
+            ['build!=""', {
+              'defines': ['_GLIBCXX_ASSERTIONS'],
+              'cflags': ['-g', '-fno-omit-frame-pointer'],
+            }],
+            ['build=="asan"', {
+              'cflags': ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined'],
+              'ldflags': ['-fsanitize=address,undefined'],
+            }],
+            ['build=="tsan"', {
+              'cflags': ['-fsanitize=thread'],
+              'ldflags': ['-fsanitize=thread'],
+            }],
+            ['build=="debug"', {
+              'cflags': ['-O1', '--coverage', '-fprofile-update=atomic'],
+              'ldflags': ['--coverage'],
             }],
           ],
         }],

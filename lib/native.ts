@@ -11,7 +11,7 @@
  */
 import { createRequire } from 'node:module';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KvmUnsupportedError } from './errors.ts';
 
@@ -268,10 +268,8 @@ export function native(): NativeAddon {
     throw new KvmUnsupportedError(
       `node-kvm needs Linux on x86-64, and this is ${process.platform} on ${process.arch}`, 'linux-x64');
   }
-  const root = packageRoot();
-  const bindings = createRequire(import.meta.url)('bindings') as typeof import('bindings');
   try {
-    loaded = bindings({ bindings: 'node_kvm', module_root: root }) as NativeAddon;
+    loaded = createRequire(import.meta.url)(addonFile()) as NativeAddon;
   } catch (cause) {
     throw new KvmUnsupportedError(
       `The native addon of node-kvm could not be loaded: ${(cause as Error).message.replace(/\.? Tried:[^]*|\n[^]*/, '')}. ` +
@@ -279,4 +277,12 @@ export function native(): NativeAddon {
       `and python3.`, 'addon', { cause });
   }
   return loaded;
+}
+
+/** The file of the addon. Tests take another build by NODE_KVM_ADDON: a path, or the name of a folder in build/. */
+export function addonFile(): string {
+  const named = process.env['NODE_KVM_ADDON'];
+  if (named) return named.includes('/') ? resolve(named) : join(packageRoot(), 'build', named, 'node_kvm.node');
+  const bindings = createRequire(import.meta.url)('bindings') as typeof import('bindings');
+  return bindings({ bindings: 'node_kvm', module_root: packageRoot(), path: true } as import('bindings').Options);
 }

@@ -1,24 +1,33 @@
 // Builds the native addon: the `install` script of the package, and `npm run build:addon` in a checkout. Quiet where
 // all goes well or nothing is to do.
 //
-//   --debug   the debug build, into build/Debug
+//   --build   asan, tsan or debug: a build for the tests, into build/NAME, beside the one that everybody loads.
+//             NODE_KVM_ADDON=NAME has the package load it (docs/testing.md)
 //   --force   also where the addon is newer than its sources
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, statSync, symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+const builds = ['asan', 'tsan', 'debug'];
 const { values: options } = parseArgs({
-  options: { debug: { type: 'boolean', default: false }, force: { type: 'boolean', default: false } },
+  options: { build: { type: 'string' }, force: { type: 'boolean', default: false } },
 });
-const output = join(root, 'build', options.debug ? 'Debug' : 'Release');
+if (options.build !== undefined && !builds.includes(options.build)) {
+  console.error(`Expected one of ${builds.join(', ')} for --build but received ${options.build}`);
+  process.exit(64);
+}
+const output = join(root, 'build', options.build ?? 'Release');
 const addon = join(output, 'node_kvm.node');
 const stamp = join(output, 'node_kvm.built-for');
 // What a build depends on beside the sources.
-const builtFor = `${process.execPath} ${process.version} ${process.arch} ${process.env.NODE_KVM_SANITIZE ?? ''}`;
+const builtFor = `${process.execPath} ${process.version} ${process.arch}`;
 
 function fail(message) {
   console.error(`node-kvm: ${message}`);
@@ -97,13 +106,37 @@ try {
 } catch {
   fail('the package node-addon-api is missing: install the dependencies first ("npm install")');
 }
+
+/** node-gyp builds below the folder of binding.gyp: a named build gets a folder of its own, with the sources linked in. */
+function prepareTree() {
+  if (options.build === undefined) {
+    // Not "rebuild", which would begin with taking all of build/ away.
+    for (const name of ['Makefile', 'config.gypi', 'Release']) rmSync(join(root, 'build', name), { recursive: true, force: true });
+    return root;
+  }
+  const tree = join(output, 'tree');
+  rmSync(tree, { recursive: true, force: true });
+  mkdirSync(tree, { recursive: true });
+  copyFileSync(join(root, 'binding.gyp'), join(tree, 'binding.gyp'));
+  symlinkSync(join(root, 'native'), join(tree, 'native'));
+  return tree;
+}
+
+const tree = prepareTree();
 const nodedir = nodeDirectory();
-const argv = [findNodeGyp(), 'rebuild', options.debug ? '--debug' : '--release', '--jobs=2'];
+const argv = [findNodeGyp(), 'configure', 'build', '--release', '--jobs=2'];
 if (nodedir !== undefined) argv.push(`--nodedir=${nodedir}`);
-const build = spawnSync(process.execPath, argv, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28 });
-if (build.error !== undefined || build.status !== 0 || !existsSync(addon)) {
+const build = spawnSync(process.execPath, argv, {
+  cwd: tree, encoding: 'utf8', maxBuffer: 1 << 28, env: { ...process.env, NODE_KVM_BUILD: options.build ?? '' },
+});
+const built = join(tree, 'build/Release/node_kvm.node');
+if (build.error !== undefined || build.status !== 0 || !existsSync(built)) {
   process.stderr.write(`${build.stdout ?? ''}${build.stderr ?? ''}`);
   fail(build.error?.message ?? `the native addon could not be built (node-gyp ended with ${build.status ?? build.signal})`);
 }
-mkdirSync(output, { recursive: true });
+if (built !== addon) {
+  // Not over a file that some process has mapped.
+  copyFileSync(built, `${addon}.new`);
+  renameSync(`${addon}.new`, addon);
+}
 writeFileSync(stamp, builtFor);

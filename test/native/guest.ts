@@ -1,14 +1,11 @@
 // A guest of a few bytes in real mode, made with the addon alone.
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { native } from '../../lib/native.ts';
+import { addonFile, native } from '../../lib/native.ts';
 import type { NativeMapping, NativeSystem, NativeVcpu, NativeVm } from '../../lib/native.ts';
 
 export const hasKvm = existsSync('/dev/kvm');
-// The very file that the main thread loads, which is the debug build where there is one: another copy of the addon would
-// know nothing of this one's tokens.
-const builds = ['Debug', 'Release'].map((kind) => join(import.meta.dirname, `../../build/${kind}/node_kvm.node`));
-export const addonPath = builds.find((path) => existsSync(path)) ?? builds[1]!;
+// The very file that the main thread loads: another copy of the addon would know nothing of this one's tokens.
+export const addonPath = addonFile();
 
 export const KVM_GET_REGS = 0x8090ae81;
 export const KVM_SET_REGS = 0x4090ae82;
