@@ -122,7 +122,7 @@ export function pageAlignedGpaRange(address: unknown, size: unknown, gpaName = '
   // Almost always it is right, and this says so without a bigint but the result: all below 2^52 is exact as a number.
   if (typeof address === 'bigint' && typeof size === 'number') {
     const start = Number(address);
-    if (start >= 0 && size > 0 && start + size <= 2 ** 52 && Number.isInteger(start / PAGE_SIZE) &&
+    if (start >= 0 && size >= PAGE_SIZE && start + size <= 2 ** 52 && Number.isInteger(start / PAGE_SIZE) &&
       Number.isInteger(size / PAGE_SIZE)) {
       return BigInt(size);
     }

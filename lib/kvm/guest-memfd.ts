@@ -133,8 +133,9 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
   #checkRange(offset: number | bigint, length: number | bigint, inside: boolean): void {
     if (typeof offset === 'number' && typeof length === 'number') {
       const end = offset + length;
-      if (offset >= 0 && length > 0 && end <= Number(this.size) && Number.isInteger(offset / 4096) &&
-        Number.isInteger(length / 4096)) {
+      // From 4096 on, the division is exact; below, the smallest numbers that there are would come out as 0.
+      if ((offset === 0 || offset >= 4096) && length >= 4096 && end <= Number(this.size) &&
+        Number.isInteger(offset / 4096) && Number.isInteger(length / 4096)) {
         this.expectOpen();
         return;
       }

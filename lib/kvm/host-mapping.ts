@@ -225,8 +225,9 @@ export class HostMapping extends Closeable<NativeMapping> {
   }
 
   #pages(offset: number, length: number): void {
-    if (offset >= 0 && length > 0 && offset + length <= this.length && Number.isInteger(offset / 4096) &&
-      Number.isInteger(length / 4096)) {
+    // From 4096 on, the division is exact; below, the smallest numbers that there are would come out as 0.
+    if (typeof offset === 'number' && typeof length === 'number' && (offset === 0 || offset >= 4096) && length >= 4096 &&
+      offset + length <= this.length && Number.isInteger(offset / 4096) && Number.isInteger(length / 4096)) {
       this.expectOpen();
       return;
     }

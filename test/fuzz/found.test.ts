@@ -29,6 +29,19 @@ kvmTest('an offset that is no number, where the length follows from it, is named
   expect(() => mapping.read(PAGE, 2 ** 32 - PAGE)).toThrow(sentence('length') as Error);
 });
 
+kvmTest('a number that is nearly 0 is no multiple of 4096, and a string of digits no number', () => withKvm(async (kvm) => {
+  const vm = kvm.createVm();
+  const memory = new lib.GuestMemory(vm);
+  memory.add({ gpa: 0n, size: PAGE });
+  using mapping = lib.HostMapping.anonymous(2 * PAGE);
+  for (const value of [Number.MIN_VALUE, String(PAGE), [PAGE]]) {
+    expect(() => mapping.madvise(any(value), PAGE, 'dontneed')).toThrow(sentence('offset') as Error);
+    expect(() => mapping.madvise(0, any(value), 'dontneed')).toThrow(sentence('length') as Error);
+    await expect(mapping.madviseAsync(any(value), PAGE, 'dontneed')).rejects.toThrow(sentence('offset') as Error);
+    expect(() => memory.attributes.ranges(0n, any(value))).toThrow(sentence('size') as Error);
+  }
+}));
+
 kvmTest('a ring of what is no vCPU is refused by name', () => withKvm((kvm) => {
   using eventfd = lib.Eventfd.create();
   const vm = kvm.createVm();
