@@ -1,6 +1,6 @@
 /** Section 6: the attribute call, and what else the kernel's tests do not look at. */
-import { describe, expect } from 'vitest';
-import { GuestMemory, Kvm, KvmUnsupportedError, VM_TYPE_NAMES } from '../../lib/index.ts';
+import { describe, expect, TestRunner } from 'vitest';
+import { examineHost, GuestMemory, Kvm, KvmUnsupportedError, VM_TYPE_NAMES } from '../../lib/index.ts';
 import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../../lib/abi/index.ts';
 import { withKvm } from '../kvm/support.ts';
 import { AREA_GPA, RawArea } from './guest-area.ts';
@@ -8,6 +8,13 @@ import { askKernel, lacksCompiler } from './guest-kernel.ts';
 import { writeGuest } from './guest-code.ts';
 import { compare, fill, Guest } from './guest-vcpu.ts';
 import { bits, kernelDiffers, kernelIs, outcome, PAGE, pointTest } from './support.ts';
+
+declare module 'vitest' {
+  interface TaskMeta {
+    /** Where a run was: for the report that is made of it. */
+    machine?: { readonly kernel: string; readonly cpu: string; readonly backend: string };
+  }
+}
 
 const PRIVATE = BigInt(KVM_MEMORY_ATTRIBUTE_PRIVATE);
 const page = { address: AREA_GPA, size: PAGE };
@@ -82,6 +89,18 @@ describe('6 attributes', () => {
     expect(guestMemfd.size).toBe(BigInt(PAGE));
     if (bindsOnDefault === 1) kernelDiffers('6.6', 'a default VM reports guest_memfd too');
     if (system[0] === 0) kernelDiffers('6.6', 'the system reports no attributes, having no VM type with private memory');
+  }));
+
+  pointTest('6.6', { variant: 'as the doctor tells it' }, () => withKvm((kvm) => {
+    const { checks, host: { kernel, cpu, backend } } = examineHost();
+    // The report of a run says by this where it was.
+    const test = TestRunner.getCurrentTest();
+    if (test !== undefined) test.meta.machine = { kernel, cpu, backend };
+    const answer = (id: string) => checks.find((check) => check.id === id)?.answer;
+    const types = kvm.vmTypes();
+    for (const type of ['default', 'sw-protected'] as const) {
+      expect(answer(`vm-type.${type}`)).toBe(types.includes(type) ? 'yes' : 'no');
+    }
   }));
 
   pointTest('6.7', { needs: ['private-memory'] }, () => withKvm((kvm) => {
