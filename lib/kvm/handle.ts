@@ -49,6 +49,7 @@ export abstract class Closeable<N extends NativeCloseable> {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.stopRuns();
     const failures: unknown[] = [];
     for (const target of [...[...this.#children].reverse(), this.#native]) {
       try {
@@ -63,6 +64,14 @@ export abstract class Closeable<N extends NativeCloseable> {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /**
+   * @internal Has the runs in what was made from this object end, without waiting for them. Closing waits for one vCPU
+   * after the other, each time behind all those that still take processor time.
+   */
+  stopRuns(): void {
+    for (const child of this.#children) child.stopRuns();
   }
 
   protected get native(): N {

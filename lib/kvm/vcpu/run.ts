@@ -135,6 +135,12 @@ export abstract class VcpuRun extends VcpuMisc {
     }
   }
 
+  /** @internal Only the run of this handle: one in another thread is not this handle's to end. */
+  override stopRuns(): void {
+    super.stopRuns();
+    if (this.#waiter !== undefined) this.#stop(this.#waiter);
+  }
+
   /** Executes another command than a run on the vCPU's thread; resolves with its result. */
   protected command(start: () => void): Promise<number> {
     this.expectIdle();
