@@ -115,7 +115,8 @@ export interface WrapOptions {
  * tried, and one with an `ERR_KVM_` code into a KvmStateError. Anything else passes through unchanged, so
  * `throw wrapSystemError(error)` is always right in a catch.
  */
-export function wrapSystemError(error: unknown, { message, hint, state }: WrapOptions = {}): unknown {
+export function wrapSystemError(error: unknown, options?: WrapOptions): unknown {
+  const { message, hint, state } = options ?? {};
   if (!(error instanceof Error) || error instanceof KvmError) return error;
   const { code, errno, syscall } = error as Error & { code?: unknown; errno?: unknown; syscall?: unknown };
   if (typeof code !== 'string') return error;

@@ -28,7 +28,7 @@ kvmTest(`${one === undefined ? `${total} calls` : `seed ${one}`} with random arg
   let reached = 0;
   for (let done = 0; done < seeds; done += SEEDS_PER_CHILD) {
     const { output, failure } = await runProgram(program, {
-      first: begin + done, seeds: Math.min(SEEDS_PER_CHILD, seeds - done), calls: CALLS_PER_SEED, all,
+      mode: 'arguments', first: begin + done, seeds: Math.min(SEEDS_PER_CHILD, seeds - done), calls: CALLS_PER_SEED, all,
     });
     if (failure !== undefined) throw new Error(`${failure}\nAgain: NODE_KVM_FUZZ_SEED=<seed> npx vitest run --project fuzz`);
     const result = JSON.parse(output) as { calls: number; reached: number };

@@ -2,12 +2,17 @@
 import { openSync, readFileSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { Kvm, KvmSystemError } from '../../lib/index.ts';
+import type { VmTypeName } from '../../lib/index.ts';
 import { argumentSeed } from './argument-run.ts';
 import type { Reporter } from './argument-run.ts';
+import { stateSeed } from './state-run.ts';
 import type { Signatures } from './signatures.ts';
 import { FuzzerError } from './values.ts';
 
 export interface Task {
+  /** `'state'` plays seeds for some seconds, `'arguments'` so many seeds. */
+  readonly mode: 'arguments' | 'state';
+  readonly seconds?: number;
   readonly first: number;
   readonly seeds: number;
   readonly calls: number;
@@ -48,6 +53,16 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   });
 }
 
+/** The one with private memory, where there is one. */
+function vmType(): VmTypeName {
+  const kvm = Kvm.open();
+  try {
+    return kvm.vmTypes().includes('sw-protected') ? 'sw-protected' : 'default';
+  } finally {
+    kvm.close();
+  }
+}
+
 /** The thread that ends runs by their time-outs is made for the first of them. */
 function startWatchdog(): void {
   const kvm = Kvm.open();
@@ -66,13 +81,18 @@ await Promise.all(Array.from({ length: 8 }, () => readFile('/proc/self/status'))
 startWatchdog();
 const signatures = JSON.parse(readFileSync(task.signatures, 'utf8')) as Signatures;
 let reached = 0;
+let seeds = 0;
 try {
-  for (let seed = task.first; seed < task.first + task.seeds; seed++) {
-    reached += await argumentSeed(seed, task.calls, signatures, reporter);
+  const type = vmType();
+  const until = Date.now() + (task.seconds ?? Infinity) * 1000;
+  for (; seeds < task.seeds && Date.now() < until; seeds++) {
+    const seed = task.first + seeds;
+    if (task.mode === 'state') await stateSeed(seed, task.calls, type, reporter);
+    else reached += await argumentSeed(seed, task.calls, signatures, reporter);
   }
 } catch (error) {
   fail(error);
 }
 if (complaints.size > 0) fail([...complaints.values()].join('\n'));
-writeSync(1, JSON.stringify({ seeds: task.seeds, calls: task.seeds * task.calls, reached }));
+writeSync(1, JSON.stringify({ seeds, calls: seeds * task.calls, reached }));
 process.exit(0);
