@@ -17,6 +17,29 @@ const everywhere: Record<string, RegExp> = {
   'hello.mjs': /^hello from the guest\n$/,
   'ioeventfd-irqfd.mjs': /^the guest rang the doorbell 1 time, .*\nthe interrupt handler answered !\n$/,
   'two-vcpus-in-workers.mjs': /^vCPU 0 made \d+ exits, vCPU 1 made \d+, and the guest counted to \d+\nno increment was lost\n$/,
+  'dirty-tracking.mjs': new RegExp([
+    '^the log: .*', '  every 2 pages +(#\\.){32} 32', '  every 3 pages +(#\\.\\.){21}# 22', '  every 16 pages +(#\\.{15}){4} 4',
+    '  nothing since +\\.{64} 0',
+    '(no manual protection here .*|manual protection: .*\n  every 4 pages +(#\\.{3}){16} 16\n' +
+    '  first half cleared +\\.{32}(#\\.{3}){8} 8\n  and every 8 pages +(#\\.{7}){4}(#\\.{3}){8} 12)',
+    '(no dirty ring here .*|the ring: .*\n  every 5 pages +(#\\.{4}){12}#\\.{3} 13\n  every 21 pages +(#\\.{20}){3}# 4)\n$',
+  ].join('\n')),
+  'stats.mjs': new RegExp([
+    '^kvm-<pid>: \\d+ statistics, \\d+ changed\n(.*\n)*kvm-<pid>/vcpu-0: \\d+ statistics, \\d+ changed',
+    '(.*\n)*  exits +\\d+ +\\+1\\d{3}  cumulative', '(.*\n)*1000 port exits came here.*\n$',
+  ].join('\n')),
+  // Breakpoints are reported by some processors and KVMs only; what was reported has to be right.
+  'guest-debug.mjs': new RegExp([
+    '^single steps:', '  0x1003  add bx, ax +ax 3, bx 0',
+    '(.*\n){8}  0x1008  mov \\[0x2000\\], bx +ax 0, bx 6', '  0x100c  hlt +ax 0, bx 6',
+    'hardware breakpoint at 0x1008: (hit, ax 0, bx 6, dr6 bit 0 is 1|not reported by this KVM .*)',
+    'software breakpoint at 0x1008: (hit, ax 0, bx 6\n.*the guest goes on: hlt, and stored 6|not reported by this KVM .*)\n$',
+  ].join('\n')),
+  'msr-filter.mjs': new RegExp([
+    '^the guest reads MSR 0x174 \\(filter\\): answered with 0xcafe', '  and has 0xcafe',
+    'the guest writes 0x1234 to MSR 0x175 \\(filter\\): kept here', 'the guest reads MSR 0x175 \\(filter\\): answered with 0x1234',
+    '  and has 0x1234', 'the guest tries MSR 0x176 \\(filter\\): refused', '  and has a #GP\n$',
+  ].join('\n')),
 };
 /** On a host without a VM type that has private memory, these end with exit code 2 and the reasons. */
 const withPrivateMemory: Record<string, RegExp> = {
