@@ -1,6 +1,6 @@
 /**
- * Memory that raises SIGBUS, touched by the guest: KVM_RUN fails and no signal comes. And pool threads of Node that still
- * work on a view when its memory is given back. Each in a process of its own.
+ * Memory that raises SIGBUS, touched by the guest: KVM_RUN fails and no signal comes. And pool threads of Node that
+ * still work on a view when its memory is given back. Each in a process of its own.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -192,7 +192,8 @@ describe('what still works on a view when its memory is given back', () => {
     }
   }, {}));
 
-  const hugeTest = freeHuge >= 2 ? it : (name: string, run: () => unknown) => it.skip(`${name} [needs 2 free huge pages]`, run);
+  const hugeTest = (name: string, run: () => unknown): void =>
+    (freeHuge >= 2 ? it(name, run) : it.skip(`${name} [needs 2 free huge pages]`));
   hugeTest('holds huge pages, even after its handle is closed', () => fine(async ({ addon, assert, input, load }) => {
     const zlib = await load('node:zlib');
     const size = BigInt(input.huge);

@@ -1,6 +1,6 @@
 /**
- * Memory whose touching raises SIGBUS: it is not handed out, and what reads or writes it gets an error. Each in a process
- * of its own, which a mistake would end.
+ * Memory whose touching raises SIGBUS: it is not handed out, and what reads or writes it gets an error. Each in a
+ * process of its own, which a mistake would end.
  */
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -27,11 +27,13 @@ function freeHugePages(): number {
   return Number(/^HugePages_Free:\s*(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
 }
 
-const hugeTest = freeHugePages() >= 2 ? it : (name: string, run: () => unknown) => it.skip(`${name} [needs 2 free huge pages]`, run);
+const hugeTest = (name: string, run: () => unknown): void =>
+  (freeHugePages() >= 2 ? it(name, run) : it.skip(`${name} [needs 2 free huge pages]`));
 
 describe('a file under a mapping', () => {
   for (const shared of [true, false]) {
-    it(`that is truncated, mapped ${shared ? 'shared' : 'private'}`, () => fine(async ({ addon, assert, input, load }) => {
+    const how = shared ? 'shared' : 'private';
+    it(`that is truncated, mapped ${how}`, () => fine(async ({ addon, assert, input, load }) => {
       const { truncateSync, writeFileSync: put } = await load('node:fs');
       put(input.path, Buffer.alloc(8192, 0x21));
       const file = addon.openFile(input.path, true);
@@ -46,7 +48,9 @@ describe('a file under a mapping', () => {
       assert.throws(() => mapping.read(4090n, new Uint8Array(16)), fault);
       assert.throws(() => mapping.write(4096n, new Uint8Array(1)), fault);
       assert.throws(() => mapping.fill(4096n, 4096n, 1), fault);
-      for (const populate of [22, 23]) assert.throws(() => mapping.madvise(4096n, 4096n, populate), { syscall: 'madvise' });
+      for (const populate of [22, 23]) {
+        assert.throws(() => mapping.madvise(4096n, 4096n, populate), { syscall: 'madvise' });
+      }
       await assert.rejects(mapping.madviseAsync(4096n, 4096n, 23), { syscall: 'madvise' });
       assert.equal(typeof mapping.resident(0n, 8192n), 'bigint');
       const byte = new Uint8Array(1);
@@ -165,7 +169,7 @@ describe('guest_memfd', () => {
     assert.throws(() => addon.mapFile(memfd, 0n, 4096n, true, true), { code: 'ENODEV' });
   }, {}));
 
-  kvmTest('that the host may map and whose pages are private is no memory to touch', { needs: ['mapped-guest-memfd'] }, () =>
+  kvmTest('that may be mapped and whose pages are private is no memory to touch', { needs: ['mapped-guest-memfd'] }, () =>
     fine(({ addon, assert }) => {
       const vm = addon.openSystem('/dev/kvm').createVm(0n);
       const memfd = vm.createGuestMemfd(0x10000n, 1n);
@@ -205,7 +209,8 @@ describe('poison', () => {
 
   const offline = '/sys/devices/system/memory/hard_offline_page';
   const poisonable = canWrite(offline);
-  it.skipIf(!poisonable)(`gives an error${poisonable ? '' : ` [needs ${offline}]`}`, () => fine(async ({ addon, assert, input, load }) => {
+  const title = `gives an error${poisonable ? '' : ` [needs ${offline}]`}`;
+  it.skipIf(!poisonable)(title, () => fine(async ({ addon, assert, input, load }) => {
     const { openSync: open, readSync, writeFileSync: put } = await load('node:fs');
     // Touching an ArrayBuffer over poison ends any process; memory that has none is read with an error.
     const memfd = addon.createMemfd('poison', 0, true);

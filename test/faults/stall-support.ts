@@ -1,6 +1,6 @@
 /**
- * Programs that run apart: where the addon is wrong they die of a signal or hang, and the runner must not. They have the
- * addon alone, since a plain Node loads no TypeScript.
+ * Programs that run apart: where the addon is wrong they die of a signal or hang, and the runner must not. They have
+ * the addon alone, since a plain Node loads no TypeScript.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
