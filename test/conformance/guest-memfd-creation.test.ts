@@ -10,12 +10,13 @@ describe('flags', () => {
   for (const { variant, type, needs } of TYPES) {
     pointTest('1.1', { variant, needs }, () => withVm(type, (vm) => {
       const known = [...bits(64)].filter((flag) => (flag & flagsOf(vm)) !== 0n);
-      const expected = known.length === 0 ? { EINVAL: 64 } : { EINVAL: 64 - known.length, success: known.length };
+      const expected = { EINVAL: 64 - known.length, ...(known.length > 0 ? { success: known.length } : {}) };
       expect(tally(Array.from(bits(64), (flags) => createRaw(vm, 4096n, flags)))).toEqual(expected);
       if (known.length > 0) kernelDiffers('1.1', `${known.length} flags are known: ${known.join(', ')}`);
     }));
 
-    pointTest('1.2', { variant, needs: [...needs, ...(type === 'default' ? ['mapped-guest-memfd'] as const : [])] }, () => {
+    // Other types than the default one need not have any.
+    pointTest('1.2', { variant, needs: type === 'default' ? [...needs, 'mapped-guest-memfd'] : needs }, () => {
       withVm(type, (vm) => {
         const known = [...bits(64)].filter((flag) => (flag & flagsOf(vm)) !== 0n);
         for (const flags of known) {
@@ -44,7 +45,8 @@ for (const kind of KINDS) {
     pointTest('1.4', { variant, needs }, () => withVm(type, (vm) => {
       const answers = Array.from(numbers(1, PAGE), (size) => createRaw(vm, BigInt(size), flags));
       expect(tally(answers)).toEqual({ EINVAL: PAGE - 1 });
-      expect(outcomes(numbers(1, PAGE), (size) => vm.createGuestMemfd(size, { flags }))).toEqual({ RangeError: PAGE - 1 });
+      const refused = outcomes(numbers(1, PAGE), (size) => vm.createGuestMemfd(size, { flags }));
+      expect(refused).toEqual({ RangeError: PAGE - 1 });
       expect(createRaw(vm, 4096n, flags)).toBe('success');
     }));
 

@@ -44,8 +44,8 @@ for (const kind of KINDS) {
   });
 
   describe(`allocation in a ${variant}`, () => {
-    // One file from first to last, as the order matters: what is allocated is punched later. Each is asked for twice, of
-    // the kernel and of the method, which refuses some by itself.
+    // One file from first to last, as the order matters: what is allocated is punched later. Each is asked for twice,
+    // of the kernel and of the method, which refuses some by itself.
     const played = once(() => withFile(kind, SIZE, (file) => {
       const both = (mode: number, offset: number, length: number): readonly [string, string] => [
         fallocateRaw(file, mode, offset, length),

@@ -1,6 +1,8 @@
 /** No slot at all, and the flags of slots. */
 import { describe, expect } from 'vitest';
-import { EXIT_REASONS, KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../../lib/abi/index.ts';
+import {
+  EXIT_REASONS, KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY,
+} from '../../lib/abi/index.ts';
 import { HostMapping, Kvm } from '../../lib/index.ts';
 import type { Vm } from '../../lib/index.ts';
 import { nativeOf } from '../../lib/kvm/handle.ts';
@@ -12,8 +14,8 @@ const GPA = 0xc000_0000n;
 const SIZE = TWO_MIB;
 const PRIVATE = 8;
 
-// The kernel's test asks for 64 shadow pages first, for which the API has no call. Without any slot the kernel's own quota
-// is 0, so that a KVM which has to shadow the guest's page tables cannot begin.
+// The kernel's test asks for 64 shadow pages first, for which the API has no call. Without any slot the kernel's own
+// quota is 0, so that a KVM which has to shadow the guest's page tables cannot begin.
 pointTest('2.1', { variant: 'no quota of shadow pages' }, () => {
   using kvm = Kvm.open();
   const vcpu = kvm.createVm().createVcpu(0);
@@ -25,6 +27,9 @@ pointTest('2.1', { variant: 'no quota of shadow pages' }, () => {
 pointTest('2.1', { variant: 'a quota of 64 shadow pages, in a child process', lacks: lacksCompiler }, () => {
   expect(askKernel('no-memory')).toEqual({ run: 'success', exit: EXIT_REASONS.KVM_EXIT_INTERNAL_ERROR });
 });
+
+/** All the flags there are room for, but some. */
+const without = (known: number): number[] => [...bits(32)].map(Number).filter((flag) => (flag & known) === 0);
 
 /** A slot with flags as they are, by the addon: the methods take only those that mean something. */
 const setRaw = (vm: Vm, version: 1 | 2, flags: number, mapping: HostMapping): string => outcome(() => {
@@ -44,18 +49,19 @@ for (const { variant, type, needs } of TYPES) {
 
   describe(`flags on a ${variant}`, () => {
     pointTest('2.2', options, () => withMapping((vm, mapping) => {
-      const refused = [...bits(32)].map(Number).filter((flag) => (flag & (KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)) === 0);
+      const refused = without(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY);
       expect(refused).toContain(KVM_MEM_GUEST_MEMFD);
       expect(tally(refused.map((flags) => setRaw(vm, 1, flags, mapping)))).toEqual({ EINVAL: 30 });
-      const answers = outcomes(refused, (flags) => vm.setUserMemoryRegion({ slot: 10, gpa: GPA, size: SIZE, mapping, flags }));
+      const answers = outcomes(refused, (flags) => {
+        vm.setUserMemoryRegion({ slot: 10, gpa: GPA, size: SIZE, mapping, flags });
+      });
       expect(answers).toEqual({ RangeError: 29, TypeError: 1 });
       expect(vm.memslots.size).toBe(0);
       vm.setUserMemoryRegion({ slot: 10, gpa: GPA, size: SIZE, mapping });
     }));
 
     pointTest('2.3', options, () => withMapping((vm, mapping) => {
-      const known = KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY | privateFlag(vm);
-      const refused = [...bits(32)].map(Number).filter((flag) => (flag & known) === 0);
+      const refused = without(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY | privateFlag(vm));
       expect(refused.length).toBeGreaterThanOrEqual(29);
       const answers = refused.map((flags) => `${flags}: ${setRaw(vm, 2, flags, mapping)}`);
       const wanted = refused.map((flags) => `${flags}: ${isGuestMemfd(vm, flags) ? 'EBADF' : 'EINVAL'}`);
@@ -80,10 +86,11 @@ describe('dirty logging of a slot with a guest_memfd', () => {
       using mapping = HostMapping.anonymous(SIZE);
       const guestMemfd = vm.createGuestMemfd(SIZE, { flags });
       const region = { slot: 10, gpa: GPA, size: SIZE, guestMemfd, ...(flags === 0n ? { mapping } : {}) };
-      expect(outcome(() => vm.setUserMemoryRegion2({ ...region, flags: KVM_MEM_LOG_DIRTY_PAGES }))).toBe('ERR_KVM_UNSUPPORTED');
+      const logged = { ...region, flags: KVM_MEM_LOG_DIRTY_PAGES };
+      expect(outcome(() => vm.setUserMemoryRegion2(logged))).toBe('ERR_KVM_UNSUPPORTED');
       expect(outcome(() => nativeOf(vm).setUserMemoryRegion(
-        2, 10, KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_GUEST_MEMFD, GPA, BigInt(SIZE), flags === 0n ? nativeOf(mapping) : null, 0n,
-        nativeOf(guestMemfd), 0n))).toBe('EINVAL');
+        2, 10, KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_GUEST_MEMFD, GPA, BigInt(SIZE),
+        flags === 0n ? nativeOf(mapping) : null, 0n, nativeOf(guestMemfd), 0n))).toBe('EINVAL');
       vm.setUserMemoryRegion2(region);
     }));
   }

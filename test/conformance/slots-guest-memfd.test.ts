@@ -80,7 +80,10 @@ for (const { variant, type, flags, question, needs } of KINDS) {
             slot: SLOT, gpa: GPA, size: TWO_MIB, guestMemfd: file, guestMemfdOffset: BigInt(offset), ...beside });
         }),
       ];
-      result.atZero = [set(vm, file), outcome(() => file.close()), String(vm.memslots.has(SLOT)), outcome(() => vm.deleteMemslot(SLOT))];
+      result.atZero = [
+        set(vm, file), outcome(() => file.close()), String(vm.memslots.has(SLOT)),
+        outcome(() => vm.deleteMemslot(SLOT)),
+      ];
       return result;
     });
 
@@ -107,15 +110,18 @@ for (const { variant, type, flags, question, needs } of KINDS) {
       using memory = HostMapping.anonymous(FILE_SIZE);
       const mapping = flags === 0n ? memory : null;
       const region = (slot: number, gpa: bigint, offset: number): UserMemoryRegion2 => ({
-        slot, gpa, size: HALF, guestMemfd: file, guestMemfdOffset: BigInt(offset), ...(flags === 0n ? { mapping: memory } : {}) });
-      const halves = [region(SLOT, GPA, 0), region(SLOT + 1, 2n * GPA, HALF)].map((one) => outcome(() => vm.setUserMemoryRegion2(one)));
+        slot, gpa, size: HALF, guestMemfd: file, guestMemfdOffset: BigInt(offset),
+        ...(flags === 0n ? { mapping: memory } : {}),
+      });
+      const set = (one: UserMemoryRegion2): string => outcome(() => vm.setUserMemoryRegion2(one));
+      const halves = [set(region(SLOT, GPA, 0)), set(region(SLOT + 1, 2n * GPA, HALF))];
       // As the kernel's test deletes it: size 0, the flag still given, descriptor -1. Then by the method.
       const deleted = [setRaw(vm, { slot: SLOT, gpa: GPA, size: 0, mapping: null })];
       setRaw(vm, { slot: SLOT, gpa: GPA, size: HALF, file, mapping });
       deleted.push(outcome(() => vm.deleteMemslot(SLOT)));
       const overlap = (by: number): string[] => {
         const gpa = 2n * GPA + BigInt(by);
-        return [setRaw(vm, { slot: SLOT, gpa, size: HALF, file, mapping }), outcome(() => vm.setUserMemoryRegion2(region(SLOT, gpa, 0)))];
+        return [setRaw(vm, { slot: SLOT, gpa, size: HALF, file, mapping }), set(region(SLOT, gpa, 0))];
       };
       return { halves, deleted, front: overlap(-TWO_MIB), back: overlap(TWO_MIB) };
     });

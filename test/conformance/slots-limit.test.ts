@@ -1,12 +1,13 @@
 /** As many slots as there can be. */
 import { describe, expect } from 'vitest';
 import { HostMapping, Kvm } from '../../lib/index.ts';
+import type { UserMemoryRegion } from '../../lib/index.ts';
 import { nativeOf } from '../../lib/kvm/handle.ts';
 import { once, outcome, pointTest, TWO_MIB } from './support.ts';
 
 const SIZE = BigInt(TWO_MIB);
 /** The first test makes all of them, and the lab's processor is slow. */
-const timeout = 600_000;
+const timeout = 1_800_000;
 
 interface Played {
   readonly limit: number;
@@ -21,7 +22,7 @@ const played = once((): Played => {
   const vm = kvm.createVm();
   const limit = vm.checkExtension('KVM_CAP_NR_MEMSLOTS');
   using mapping = HostMapping.anonymous((limit + 1) * TWO_MIB, { noreserve: true });
-  const region = (slot: number): { slot: number; gpa: bigint; size: number; mapping: HostMapping; mappingOffset: number } => (
+  const region = (slot: number): UserMemoryRegion => (
     { slot, gpa: BigInt(slot) * SIZE, size: TWO_MIB, mapping, mappingOffset: slot * TWO_MIB });
   for (let slot = 0; slot < limit; slot++) vm.setUserMemoryRegion(region(slot));
   const made = vm.memslots.size;

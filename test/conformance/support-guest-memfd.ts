@@ -25,8 +25,8 @@ export const TYPES = [
 const FLAGS = [[0n, 'no flags'], [MMAP, 'MMAP'], [MMAP | INIT_SHARED, 'MMAP and INIT_SHARED']] as const;
 
 /**
- * What a default VM may lack is skipped by name; flags of other types are tried where they are reported, as nothing says
- * that they should be.
+ * What a default VM may lack is skipped by name; flags of other types are tried where they are reported, as nothing
+ * says that they should be.
  */
 export const KINDS: readonly Kind[] = TYPES.flatMap(({ variant, type, needs }) => FLAGS
   .filter(([flags]) => flags === 0n || type === 'default' || (flags & ~offered(type)) === 0n)
@@ -61,8 +61,8 @@ export function withFile<T>({ type, flags }: Kind, size: number, use: (file: Gue
 }
 
 /**
- * What the kernel says to sizes and flags that `createGuestMemfd()` refuses before the kernel sees them: the addon alone
- * passes them on.
+ * What the kernel says to sizes and flags that `createGuestMemfd()` refuses before the kernel sees them: the addon
+ * alone passes them on.
  */
 export function createRaw(vm: Vm, size: bigint, flags = 0n): string {
   return outcome(() => nativeOf(vm).createGuestMemfd(BigInt.asUintN(64, size), flags).close());

@@ -22,7 +22,8 @@ export function askKernel(question: Question, type: VmTypeName = 'default'): Rec
     const program = join(directory, 'ask');
     execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-o', program,
       fileURLToPath(new URL('support-kernel.c', import.meta.url))]);
-    const answer = execFileSync(program, [question, String(vmTypeNumber(type))], { encoding: 'utf8', timeout: 120_000 });
+    const command = [question, String(vmTypeNumber(type))];
+    const answer = execFileSync(program, command, { encoding: 'utf8', timeout: 600_000 });
     return JSON.parse(answer) as Record<string, string | number>;
   } finally {
     rmSync(directory, { recursive: true });

@@ -13,10 +13,17 @@ export const PAGE = 4096;
 export const TWO_MIB = 0x20_0000;
 export const GIB = 1n << 30n;
 
+export interface KernelAnswer {
+  readonly id: string;
+  readonly answer: string;
+  readonly kernel: string;
+  readonly backend: string;
+}
+
 declare module 'vitest' {
   interface TaskMeta {
     /** Where this kernel answers otherwise than the point says. */
-    kernelDiffers?: { readonly id: string; readonly answer: string; readonly kernel: string; readonly backend: string }[];
+    kernelDiffers?: KernelAnswer[];
   }
 }
 
@@ -102,6 +109,9 @@ export interface PointOptions extends KvmTestOptions {
   readonly lacks?: string | undefined;
 }
 
+/** That a test hangs: thousands of tries, or a compiler, take their time on the lab's processor. */
+const HANG_MS = 600_000;
+
 /** The test of one point, skipped by the name of what is missing. */
 export function pointTest(id: string, run: () => unknown): void;
 export function pointTest(id: string, options: PointOptions, run: () => unknown): void;
@@ -109,6 +119,6 @@ export function pointTest(id: string, second: PointOptions | (() => unknown), th
   const [{ variant, lacks, ...options }, run]: [PointOptions, () => unknown] =
     typeof second === 'function' ? [{}, second] : [second, third!];
   const name = point(id, variant);
-  if (lacks === undefined) kvmTest(name, options, run);
+  if (lacks === undefined) kvmTest(name, { timeout: HANG_MS, ...options }, run);
   else it.skip(`${name} [needs ${lacks}]`);
 }
