@@ -18,6 +18,8 @@ export interface AccessOptions {
 
 const PAGES = 2 ** 40;
 const CHUNK = 2 ** 18;
+// From here on, zeroing a new array costs more than a second step.
+const SLICE_MAX = 2 ** 20;
 
 export abstract class AccessibleMemory extends AddressSpace {
   /** By page. The kernel has no getter, so this is the truth. */
@@ -25,6 +27,13 @@ export abstract class AccessibleMemory extends AddressSpace {
   readonly #scratch = new Uint8Array(8);
   readonly #scratchView = new DataView(this.#scratch.buffer);
   #view: DataView = this.#scratchView;
+  // The window that the last copy went to: most go where one has been. An access inside it costs a comparison and the
+  // copy. Its length is 0 as soon as its region is removed, since then it is detached.
+  #window: Uint8Array = new Uint8Array(0);
+  #windowBuffer = this.#window.buffer;
+  #windowOffset = 0;
+  #windowStart = 0;
+  #windowShared = false;
 
   /**
    * A copy of `length` bytes at `gpa`.
@@ -32,10 +41,14 @@ export abstract class AccessibleMemory extends AddressSpace {
    * @throws RangeError where the range leaves guest memory; KvmStateError `ERR_KVM_PRIVATE` where it is private.
    */
   read(gpa: bigint, length: number, options?: AccessOptions): Uint8Array {
+    const at = this.#inWindow(gpa, length, options);
+    if (at >= 0 && length < SLICE_MAX) return this.#window.slice(at, at + length);
     const start = this.#range(gpa, args.uint('length', length), options);
     const region = this.layout.find(start);
     if (region !== undefined && start + length <= region.end) {
-      return hostOf(region).copyOut(start - region.start, length);
+      const host = hostOf(region);
+      this.#moveWindow(region, host, start, length);
+      return host.copyOut(start - region.start, length);
     }
     const into = new Uint8Array(length);
     this.#each(gpa, start, length, (host, offset, at, part) => host.read(offset, into.subarray(at, at + part)));
@@ -45,6 +58,15 @@ export abstract class AccessibleMemory extends AddressSpace {
   /** Fills `into` with the bytes at `gpa`. Throws as {@link read}. */
   readInto(gpa: bigint, into: Uint8Array, options?: AccessOptions): void {
     const { length } = args.bytes('into', into);
+    const at = this.#inWindow(gpa, length, options);
+    if (at >= 0) {
+      into.set(new Uint8Array(this.#windowBuffer, this.#windowOffset + at, length));
+      return;
+    }
+    this.#readSlowly(gpa, into, length, options);
+  }
+
+  #readSlowly(gpa: bigint, into: Uint8Array, length: number, options: AccessOptions | undefined): void {
     const start = this.#range(gpa, length, options);
     this.#each(gpa, start, length, (host, offset, at, part) => (
       host.read(offset, part === length ? into : into.subarray(at, at + part))));
@@ -53,6 +75,12 @@ export abstract class AccessibleMemory extends AddressSpace {
   /** Copies `bytes` to `gpa`. Throws as {@link read}, before anything is written. */
   write(gpa: bigint, bytes: Uint8Array, options?: AccessOptions): void {
     const { length } = args.bytes('bytes', bytes);
+    const at = this.#inWindow(gpa, length, options);
+    if (at >= 0) this.#window.set(bytes, at);
+    else this.#writeSlowly(gpa, bytes, length, options);
+  }
+
+  #writeSlowly(gpa: bigint, bytes: Uint8Array, length: number, options: AccessOptions | undefined): void {
     const start = this.#range(gpa, length, options);
     this.#each(gpa, start, length, (host, offset, at, part) => (
       host.write(offset, part === length ? bytes : bytes.subarray(at, at + part))));
@@ -236,6 +264,26 @@ export abstract class AccessibleMemory extends AddressSpace {
     return hostOf(region).within(start - region.start, length);
   }
 
+  /** Where a range is in the window; -1 where it is not, or where it takes a closer look to say whether it may be. */
+  #inWindow(gpa: bigint, length: number, options: AccessOptions | undefined): number {
+    if (typeof gpa !== 'bigint' || options !== undefined) return -1;
+    // Not exact above 2^53, where no window is.
+    const at = Number(gpa) - this.#windowStart;
+    const inside = at >= 0 && length > 0 && at + length <= this.#window.length;
+    return inside && (this.#windowShared || this.attributeMap.uniform === 'shared') ? at : -1;
+  }
+
+  #moveWindow(region: MemoryRegion, host: HostSide, start: number, length: number): void {
+    const found = host.within(start - region.start, length);
+    if (found === undefined) return;
+    this.#window = found.bytes;
+    this.#windowBuffer = found.bytes.buffer;
+    this.#windowOffset = found.bytes.byteOffset;
+    this.#windowStart = start - found.at;
+    // Without a private side nothing in it can be private.
+    this.#windowShared = !region.convertible;
+  }
+
   /** Region by region. `at` counts from the start of the whole range. The range was checked. */
   #each(
     gpa: bigint, start: number, length: number, access: (host: HostSide, offset: number, at: number, part: number) => void,
@@ -245,7 +293,9 @@ export abstract class AccessibleMemory extends AddressSpace {
       const region = this.layout.find(at);
       if (region === undefined) throw this.layout.outside('gpa', gpa, start, end);
       const to = Math.min(end, region.end);
-      access(hostOf(region), at - region.start, at - start, to - at);
+      const host = hostOf(region);
+      this.#moveWindow(region, host, at, to - at);
+      access(host, at - region.start, at - start, to - at);
       at = to;
     }
   }

@@ -4,10 +4,11 @@ import * as args from '../arguments.ts';
 import { CAPS, KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../abi/index.ts';
 import { KvmStateError } from '../errors.ts';
 import { openBacking, release } from './backing.ts';
-import type { Backing, OpenedBacking, PrivateSide } from './backing.ts';
+import type { Backing, PrivateSide } from './backing.ts';
 import type { GuestMemoryEvents } from './events.ts';
 import { hex, Layout } from './layout.ts';
-import type { HostMemoryPort, MemslotRequest, VmPort } from './ports.ts';
+import type { Placed as Bound } from './layout.ts';
+import type { GuestMemfdPort, HostMemoryPort, MemslotRequest, VmPort } from './ports.ts';
 import { MemoryRegion } from './region.ts';
 import type { RemoveOptions } from './region.ts';
 
@@ -38,6 +39,9 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
   protected readonly vmPort: VmPort;
   protected readonly layout = new Layout<MemoryRegion>();
   readonly #host: HostMemoryPort | undefined;
+  /** What of each guest_memfd is bound, by offset. */
+  readonly #bound = new WeakMap<GuestMemfdPort, Layout<Bound>>();
+  #hasUserMemory2: boolean | undefined;
   #closed = false;
 
   constructor(vm: VmPort, host: HostMemoryPort | undefined) {
@@ -68,10 +72,11 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     const request = this.#check(options);
     const opened = openBacking(this.vmPort, this.#host, options.backing ?? { kind: 'anonymous' }, request.size, options.private);
     try {
-      if (opened.guestMemfd !== undefined) this.#checkGuestMemfd(request, opened);
+      if (opened.guestMemfd !== undefined) this.#checkGuestMemfd(request.size, opened.guestMemfd, opened.guestMemfdOffset);
       const region = new MemoryRegion({ ...request, opened, remove: (gone, how) => this.removeRegion(gone, how) });
       this.#setSlot(region);
       this.layout.add(region);
+      this.#bind(region);
       return region;
     } catch (error) {
       release(opened);
@@ -90,6 +95,7 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     if (!this.vmPort.closed) this.vmPort.deleteMemslot(region.slot);
     region.markRemoved();
     this.layout.remove(region);
+    if (region.guestMemfd !== undefined) this.#bound.get(region.guestMemfd)?.removeAt(Number(region.guestMemfdOffset));
     release(region.opened, region.opened.ownsGuestMemfd && !keepGuestMemfd);
     if (!this.vmPort.closed && !keepGuestMemfd) this.afterRemove(region);
   }
@@ -103,7 +109,8 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
   /** Removes all regions. Idempotent. */
   close(): void {
     if (this.#closed) return;
-    for (const region of this.regions) this.removeRegion(region, {});
+    // The last one first: taken from the end of the list it moves nothing.
+    for (const region of [...this.layout.regions].reverse()) this.removeRegion(region, {});
     this.#closed = true;
   }
 
@@ -147,19 +154,26 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
       if (memslots.has(wanted)) throw args.rangeError('a slot that is free', 'slot', wanted);
       return wanted;
     }
-    for (let slot = 0; slot <= MAX_SLOT; slot++) if (!memslots.has(slot)) return slot;
+    const { freeMemslot } = this.vmPort;
+    if (freeMemslot <= MAX_SLOT) return freeMemslot;
     throw new KvmStateError(`All ${MAX_SLOT + 1} slots of this VM are taken`);
   }
 
   /** A page of a guest_memfd can be bound only once. KVM_SET_USER_MEMORY_REGION2 would say EINVAL. */
-  #checkGuestMemfd({ size }: { size: number }, { guestMemfd, guestMemfdOffset }: OpenedBacking): void {
+  #checkGuestMemfd(size: number, guestMemfd: GuestMemfdPort, offset: bigint): void {
+    const start = Number(offset);
+    const other = this.#bound.get(guestMemfd)?.overlapping(start, start + size);
+    if (other === undefined) return;
+    throw new RangeError(`${args.expectedMessage('a range of the guest_memfd that is not bound', 'offset', offset)}: ` +
+      `slot ${other.slot} has ${hex(other.start)}-${hex(other.end)} of it`);
+  }
+
+  #bind({ slot, size, guestMemfd, guestMemfdOffset }: MemoryRegion): void {
+    if (guestMemfd === undefined) return;
+    let bound = this.#bound.get(guestMemfd);
+    if (bound === undefined) this.#bound.set(guestMemfd, bound = new Layout());
     const start = Number(guestMemfdOffset);
-    for (const other of this.layout.regions) {
-      const otherStart = Number(other.guestMemfdOffset);
-      if (other.guestMemfd !== guestMemfd || otherStart >= start + size || otherStart + other.size <= start) continue;
-      throw new RangeError(`${args.expectedMessage('a range of the guest_memfd that is not bound', 'offset', guestMemfdOffset)}: ` +
-        `slot ${other.slot} has ${hex(otherStart)}-${hex(otherStart + other.size)} of it`);
-    }
+    bound.add({ slot, start, end: start + size });
   }
 
   #setSlot({ slot, gpa, size, mapping, opened, guestMemfd, readonly, logDirty }: MemoryRegion): void {
@@ -169,7 +183,7 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     if (guestMemfd !== undefined) {
       this.vmPort.setUserMemoryRegion2({ ...request, flags: flags | KVM_MEM_GUEST_MEMFD,
         guestMemfd, guestMemfdOffset: opened.guestMemfdOffset });
-    } else if (this.vmPort.checkExtension(CAPS.KVM_CAP_USER_MEMORY2) > 0) {
+    } else if (this.#hasUserMemory2 ??= this.vmPort.checkExtension(CAPS.KVM_CAP_USER_MEMORY2) > 0) {
       this.vmPort.setUserMemoryRegion2(request);
     } else {
       this.vmPort.setUserMemoryRegion(request);

@@ -46,7 +46,9 @@ export class GuestMemory extends ConvertibleMemory {
     try {
       // A range that was private for an earlier region stays so only where there is a private side again.
       const to = region.convertible ? options.attributes : 'shared';
-      if (to !== undefined) this.engine.now({ ...region, to, discard: 'none', source: 'explicit' });
+      if (to !== undefined) {
+        this.engine.now({ start: region.start, end: region.end, to, discard: 'none', source: 'explicit' });
+      }
     } catch (error) {
       region.remove();
       throw error;

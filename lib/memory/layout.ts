@@ -31,8 +31,15 @@ export class Layout<R extends Placed> {
   }
 
   remove(region: R): void {
-    const index = this.#regions.indexOf(region);
-    if (index >= 0) this.#regions.splice(index, 1);
+    if (this.#regions[this.#firstEndingAbove(region.start)] === region) this.removeAt(region.start);
+  }
+
+  /** Takes away the region that begins at `start`. */
+  removeAt(start: number): void {
+    const index = this.#firstEndingAbove(start);
+    const region = this.#regions[index];
+    if (region === undefined || region.start !== start) return;
+    this.#regions.splice(index, 1);
     if (this.#last === region) this.#last = undefined;
   }
 

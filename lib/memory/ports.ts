@@ -77,6 +77,8 @@ export interface AttributesRequest {
 export interface VmPort {
   readonly closed: boolean;
   readonly memslots: ReadonlyMap<number, unknown>;
+  /** The lowest number that no slot has. */
+  readonly freeMemslot: number;
   readonly hostMemory?: HostMemoryPort;
   checkExtension(capability: number): number;
   setUserMemoryRegion(request: MemslotRequest): void;

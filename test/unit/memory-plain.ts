@@ -118,6 +118,12 @@ export class PlainVm implements VmPort {
     };
   }
 
+  get freeMemslot(): number {
+    let slot = 0;
+    while (this.memslots.has(slot)) slot++;
+    return slot;
+  }
+
   failNext(kind: string): void {
     const error = this.failures.get(kind);
     this.failures.delete(kind);

@@ -63,10 +63,17 @@ export abstract class VmMemslots extends VmCapabilities {
   readonly #slots = new Map<number, Memslot>();
   /** The same by address space (the upper 16 bits of the number), in the order of their addresses. */
   readonly #placed = new Map<number, SlotIndex>();
+  #freeMemslot = 0;
+  #limit: number | undefined;
 
   /** The slots that were set through this handle, by number. A snapshot of each; the map itself is live. */
   get memslots(): ReadonlyMap<number, Memslot> {
     return this.#slots;
+  }
+
+  /** The lowest number that no slot in {@link memslots} has. */
+  get freeMemslot(): number {
+    return this.#freeMemslot;
   }
 
   /**
@@ -108,6 +115,7 @@ export abstract class VmMemslots extends VmCapabilities {
     });
     if (known !== undefined) this.#space(slot).delete(known);
     this.#slots.delete(slot);
+    if (slot < this.#freeMemslot) this.#freeMemslot = slot;
   }
 
   #set(version: 1 | 2, region: UserMemoryRegion2): void {
@@ -124,16 +132,18 @@ export abstract class VmMemslots extends VmCapabilities {
       ? guestMemfd.map(wanted.guestMemfdOffset, size) : undefined;
     mapping ??= own;
     try {
-      this.check(() => this.native.setUserMemoryRegion(
+      this.native.setUserMemoryRegion(
         version, slot, flags, gpa, BigInt(size),
         mapping === undefined ? null : nativeOf(mapping), BigInt(wanted.mappingOffset),
-        guestMemfd === undefined ? null : nativeOf(guestMemfd), wanted.guestMemfdOffset), {
-        state: describe(wanted), hint: this.#hint(wanted),
-      });
+        guestMemfd === undefined ? null : nativeOf(guestMemfd), wanted.guestMemfdOffset);
       const old = this.#slots.get(slot);
       if (old !== undefined) this.#space(slot).delete(old);
       this.#space(slot).add(wanted);
       this.#slots.set(slot, wanted);
+      while (this.#slots.has(this.#freeMemslot)) this.#freeMemslot++;
+    } catch (error) {
+      this.#expectUnbound(wanted);
+      throw this.wrap(error, { state: describe(wanted), hint: this.#hint(wanted) });
     } finally {
       own?.close();
     }
@@ -142,7 +152,7 @@ export abstract class VmMemslots extends VmCapabilities {
   #checked(region: UserMemoryRegion2): Memslot {
     const { slot, gpa, size, mapping, mappingOffset = 0, guestMemfd, guestMemfdOffset = 0n, flags = 0 } = region;
     u32('region.slot', slot);
-    const limit = this.checkExtension('KVM_CAP_NR_MEMSLOTS');
+    const limit = this.#limit ??= this.checkExtension('KVM_CAP_NR_MEMSLOTS');
     if ((slot & 0xffff) >= limit) throw rangeError(`a slot below ${limit} (KVM_CAP_NR_MEMSLOTS)`, 'region.slot', slot);
     pageAlignedSize('region.size', size);
     if (size / 4096 > MAX_PAGES) throw rangeError(`at most ${MAX_PAGES} pages in one slot`, 'region.size', size);
@@ -222,8 +232,13 @@ export abstract class VmMemslots extends VmCapabilities {
       throw new KvmStateError(
         `Slot ${slot} is there already, and a slot with a guest_memfd can only be made new: delete it first`);
     }
+  }
+
+  /** What the kernel calls EINVAL, with the slot that is in the way. Looked for only then: there may be very many. */
+  #expectUnbound({ slot, size, guestMemfd, guestMemfdOffset: offset }: Memslot): void {
+    if (guestMemfd === undefined) return;
     for (const other of this.#slots.values()) {
-      if (other.guestMemfd === guestMemfd && offset < other.guestMemfdOffset + BigInt(other.size) &&
+      if (other.slot !== slot && other.guestMemfd === guestMemfd && offset < other.guestMemfdOffset + BigInt(other.size) &&
         other.guestMemfdOffset < offset + BigInt(size)) {
         throw rangeError(`a range of the guest_memfd that is not bound yet (slot ${other.slot} has ` +
           `${hex(other.guestMemfdOffset)} to ${hex(other.guestMemfdOffset + BigInt(other.size))})`,

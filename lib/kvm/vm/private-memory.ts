@@ -7,6 +7,7 @@ import { KvmUnsupportedError } from '../../errors.ts';
 import { GuestMemfd } from '../guest-memfd.ts';
 import type { Vm } from './vm.ts';
 import { VmMemslots } from './memslots.ts';
+import type { Memslot } from './memslots.ts';
 
 export interface MemoryAttributes {
   /** A multiple of 4096. */
@@ -29,6 +30,8 @@ const REQUEST_KEYS = ['address', 'size', 'attributes', 'allowUnbacked'] as const
 export abstract class VmPrivateMemory extends VmMemslots {
   /** The kernel's answer does not change while a VM lives. */
   #validAttributes: bigint | undefined;
+  /** The slot that held the last range: the next one is mostly there too. */
+  #lastBacked: Memslot | undefined;
 
   /**
    * Makes a guest_memfd of this VM. Nothing is allocated yet, whatever the size. Needs KVM_CAP_GUEST_MEMFD (Linux 6.8);
@@ -114,10 +117,17 @@ export abstract class VmPrivateMemory extends VmMemslots {
 
   #expectBacked(address: bigint, size: bigint): void {
     const end = address + size;
+    const last = this.#lastBacked;
+    if (last !== undefined && this.memslots.get(last.slot) === last && address >= last.gpa &&
+      end <= last.gpa + BigInt(last.size)) {
+      return;
+    }
     let at = address;
     const slots = [...this.memslots.values()].filter(({ slot }) => slot >>> 16 === 0);
-    for (const { gpa, size: length } of slots.sort((a, b) => (a.gpa < b.gpa ? -1 : 1))) {
+    for (const memslot of slots.sort((a, b) => (a.gpa < b.gpa ? -1 : 1))) {
+      const { gpa, size: length } = memslot;
       if (gpa > at) break;
+      this.#lastBacked = memslot;
       if (gpa + BigInt(length) > at) at = gpa + BigInt(length);
     }
     if (at < end) {
