@@ -1,4 +1,5 @@
 /** Conversions, for whoever asks: the program, a hypercall of the guest, or an access that faulted. */
+import { types } from 'node:util';
 import * as args from '../arguments.ts';
 import { KVM_EFAULT, KVM_EOPNOTSUPP, KVM_HC_MAP_GPA_RANGE } from '../abi/index.ts';
 import { KvmGuestError, KvmStateError, KvmSystemError, KvmUnsupportedError } from '../errors.ts';
@@ -180,6 +181,8 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
       throw args.typeError('a hypercall exit', 'exit', exit);
     }
     if (exit.nr !== KVM_HC_MAP_GPA_RANGE) return undefined;
+    // Before anything is converted that the guest then is not told of.
+    if (!types.isBigInt64Array(exit.ret)) throw args.typeError('a BigInt64Array', 'exit.ret', exit.ret);
     const wanted = parseMapGpaRange(this.layout, exit);
     if (typeof wanted !== 'bigint') return this.#jobFor(wanted, 'hypercall');
     exit.ret[0] = wanted;

@@ -53,6 +53,10 @@ export function checkConvertible(vm: VmPort, layout: Layout<MemoryRegion>, { sta
 export function parseMapGpaRange(layout: Layout<MemoryRegion>, exit: HypercallPort): Wanted | bigint {
   const { args: given } = exit;
   if (!Array.isArray(given)) throw args.typeError('an array of bigint', 'exit.args', given);
+  for (let at = 0; at < 3; at++) {
+    const value: unknown = given[at];
+    if (typeof value !== 'bigint' && value !== undefined) throw args.typeError('a bigint', `exit.args[${at}]`, value);
+  }
   // As numbers: all that is allowed is exact as such, and the comparison sorts out the rest.
   const attributes = Number(given[2] ?? 0n);
   const pageSize = attributes % 16;

@@ -70,6 +70,18 @@ kvmTest('exits that no vCPU made are refused by name', () => {
   expect(() => lib.copyExit(any({ view: new DataView(new ArrayBuffer(8)) }))).toThrow(sentence('exit') as Error);
 });
 
+kvmTest('a hypercall that no vCPU made is refused by name', () => withKvm((kvm) => {
+  const memory = new lib.GuestMemory(kvm.createVm());
+  memory.add({ gpa: 0n, size: PAGE });
+  const [nr, args, ret] = [12, [0n, 1n, 0n], new BigInt64Array(1)];
+  expect(() => memory.handleHypercall(any({ nr, ret }))).toThrow(sentence('exit.args') as Error);
+  expect(() => memory.handleHypercall(any({ nr, args }))).toThrow(sentence('exit.ret') as Error);
+  for (const bad of [Symbol('x'), 0, '0']) {
+    expect(() => memory.handleHypercall(any({ nr, args: [bad, 1n, 0n], ret }))).toThrow(sentence('exit.args\\[0\\]') as Error);
+  }
+  expect(() => lib.wrapSystemError(new Error('x'), any(null))).not.toThrow();
+}));
+
 kvmTest('bytes that were handed to somebody else are refused by name', () => withKvm((kvm) => {
   const vm = kvm.createVm();
   expect(() => vm.setGsiRouting([{ gsi: 1, type: 3, u: detached(8) }])).toThrow(sentence('routes\\[0\\].u') as Error);
