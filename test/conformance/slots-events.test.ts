@@ -26,7 +26,7 @@ function play(): VcpuExit {
   const { vcpu } = new Guest(vm, 0, bytes);
   vcpu.updateSregs({ idt: { base: TABLE, limit: 0xfff } });
   vcpu.updateRegs({ rip: CODE, rax: NOT_CANONICAL });
-  return vcpu.runSync({ timeoutMs: 5_000 });
+  return vcpu.runSync({ timeoutMs: 20_000 });
 }
 
 describe('an interrupt table without a slot', () => {
