@@ -5,8 +5,8 @@
 import { types } from 'node:util';
 
 const MIB16 = 2 ** 24;
-// Above this, every call that makes something refuses.
-const ABSURD = 2 ** 52;
+// No file can be as long; a memfd of any length below that would take pages until there are none.
+const ABSURD = 2 ** 63;
 const SMALL = 65_536;
 /** What sets how much memory there is to touch, allocate or set attributes of. */
 const SIZED = /^(mapAnonymous|mapFile|createGuestMemfd|ftruncate|fallocate|fallocateAsync|anonymous|memfd|add|map)$/;
