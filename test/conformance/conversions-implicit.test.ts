@@ -89,7 +89,7 @@ describe('3 conversions: implicit', () => {
       handlers: { memoryFault: (exit) => {
         if (conversions.length === 0) {
           // The guest wants what was private: it gets memory of that kind, which is shared until its fault is served.
-          memory.remove(region);
+          memory.remove(region, { keepGuestMemfd: false });
           region = memory.add({ ...CHUNK, private: true });
         }
         const { to, source, changed } = memory.handleMemoryFault(exit, { vcpu: 0 });
