@@ -62,6 +62,8 @@ export class Spinner {
     low.set(BYTES, Number(CODE));
     this.#count = new BigUint64Array(low.buffer, low.byteOffset + Number(BEATS), 1);
     this.vcpu = new Guest(vm, 0, low).vcpu;
+    // No interrupt table: an event whose delivery finds no memory is another point.
+    this.vcpu.updateSregs({ idt: { base: 0n, limit: 0 } });
     this.vcpu.updateRegs({ rip: CODE, rdi: GPA, rbx: 2n ** 64n - 1n, r8: BEATS, r9: BigInt(LAST) });
   }
 
