@@ -41,7 +41,8 @@ sources.forEach((stats, index) => {
     const [old, now] = [before, after].map((values) => total(values[index][descriptor.name]));
     const unit = scale(descriptor);
     const change = `${now > old ? '+' : ''}${now - old}`;
-    console.log(`  ${descriptor.name.padEnd(32)} ${String(now).padStart(12)} ${change.padStart(12)}  ${descriptor.type}${unit === 'none' ? '' : `, ${unit}`}`);
+    console.log(`  ${descriptor.name.padEnd(32)} ${String(now).padStart(12)} ${change.padStart(12)}  ` +
+      `${descriptor.type}${unit === 'none' ? '' : `, ${unit}`}`);
   }
 });
 console.log(`${exits} port exits came here; in io_exits this KVM counted ${after[1].io_exits - before[1].io_exits}`);

@@ -169,7 +169,7 @@ describe('guest_memfd', () => {
     assert.throws(() => addon.mapFile(memfd, 0n, 4096n, true, true), { code: 'ENODEV' });
   }, {}));
 
-  kvmTest('that may be mapped and whose pages are private is no memory to touch', { needs: ['mapped-guest-memfd'] }, () =>
+  kvmTest('whose pages are private is not touched, even mapped', { needs: ['mapped-guest-memfd'] }, () =>
     fine(({ addon, assert }) => {
       const vm = addon.openSystem('/dev/kvm').createVm(0n);
       const memfd = vm.createGuestMemfd(0x10000n, 1n);

@@ -19,7 +19,8 @@ const members = [...types.matchAll(/^export interface (\w+Exit)(?: extends (\w+)
   .map(({ name, fields, body }) => ({ name, fields, reason: /reason: '([a-z-]+)'/.exec(body)?.[1] }));
 
 function fieldsOf(body: string): string[] {
-  return [...body.matchAll(/^ {2}readonly (\w+)\??:/gm)].map(([, field]) => field!).filter((field) => field !== 'reason');
+  const all = [...body.matchAll(/^ {2}readonly (\w+)\??:/gm)].map(([, field]) => field!);
+  return all.filter((field) => field !== 'reason');
 }
 
 function inherited(parent: string | undefined): string[] {
