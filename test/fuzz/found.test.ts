@@ -1,6 +1,7 @@
 /** What the fuzzers found, each as the call that went wrong. */
 import { expect } from 'vitest';
 import * as lib from '../../lib/index.ts';
+import { machine } from '../kvm/memory-guest.ts';
 import { kvmTest, withKvm } from '../kvm/support.ts';
 
 /** Something that no type checker lets through. */
@@ -94,4 +95,21 @@ kvmTest('what should never be is shown, whatever it is', () => {
   for (const value of [Symbol('x'), detached(8), new BigInt64Array(1), Object.create(null)]) {
     expect(() => lib.assertNever(any(value), any(value))).toThrow(expect.objectContaining({ code: 'ERR_KVM_UNEXPECTED' }) as Error);
   }
+});
+
+kvmTest('where the guest found nothing, private memory is out of its reach until it was shared there', { needs: ['private-memory'] }, () => {
+  const { memory, vcpu, run, poke } = machine({ type: 'sw-protected' });
+  const gpa = 0xa000n;
+  memory.remove(memory.regions[0]!);
+  memory.add({ gpa: 0n, size: 8 * PAGE });
+  const store = [0xc6, 0x06, 0x00, 0xa0, 0x11, 0xf4]; // mov byte [0xa000], 0x11; hlt
+  expect(run(store)).toMatchObject({ reason: 'mmio', gpa });
+  vcpu.completePendingIo();
+  memory.add({ gpa, size: PAGE, private: true, attributes: 'private' });
+  // The processor still has the entry for MMIO, and KVM (Linux 6.12) takes what faults by it for a shared access.
+  for (let turn = 0; turn < 2; turn++) expect(run(store)).toMatchObject({ reason: 'memory-fault', gpa, private: false });
+  memory.convert({ gpa, size: PAGE, to: 'shared' });
+  poke(gpa, 0x22);
+  memory.convert({ gpa, size: PAGE, to: 'private' });
+  expect(run(store)).toMatchObject({ reason: 'hlt' });
 });

@@ -16,10 +16,11 @@ const PAGE = 4096;
 const USEFUL_LENGTHS = [8, 8, 8, 64, 24, 64, 104, 144, 312, 1024, 4096, 4096, 8192];
 const CAPABILITIES = Object.keys(abi.CAPS);
 
-// With descriptors as numbers, which could be somebody else's: their methods are called instead.
-const WITH_FDS = ['KVM_IRQFD', 'KVM_IOEVENTFD', 'KVM_HYPERV_EVENTFD'];
+// With descriptors as numbers, which could be somebody else's, or with a size that takes the kernel's memory: their
+// methods are called instead.
+const NOT_BY_NUMBER = ['KVM_IRQFD', 'KVM_IOEVENTFD', 'KVM_HYPERV_EVENTFD', 'KVM_SET_MEMORY_ATTRIBUTES'];
 const REQUESTS = Object.entries(abi as Record<string, unknown>)
-  .filter(([name, value]) => /^KVM_/.test(name) && typeof value === 'number' && ((value >>> 8) & 0xff) === 0xae && !WITH_FDS.includes(name))
+  .filter(([name, value]) => /^KVM_/.test(name) && typeof value === 'number' && ((value >>> 8) & 0xff) === 0xae && !NOT_BY_NUMBER.includes(name))
   .map(([, value]) => value as number);
 
 type Sample = (random: Random) => number;

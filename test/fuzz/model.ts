@@ -44,6 +44,8 @@ export function store(pages: number): Store {
 export class ModelVm {
   readonly attributes: Side[] = Array.from({ length: PAGES }, () => 'shared');
   readonly regions: ModelRegion[] = [];
+  /** Pages that the guest touched while nothing was there, and has not reached since. */
+  readonly touched = new Set<number>();
 
   at(page: number): ModelRegion | undefined {
     return this.regions.find(({ first, count }) => page >= first && page < first + count);
