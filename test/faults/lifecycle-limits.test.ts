@@ -1,12 +1,14 @@
 /** The process reaches its limits: an error with the kernel's name for it, nothing lost, and it goes on. */
 import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { kvmTest } from '../kvm/support.ts';
+import { inLab, kvmTest } from '../kvm/support.ts';
 import { APART, clean } from './support.ts';
 
 const limited = existsSync('/usr/bin/prlimit');
 
-function limitTest(name: string, run: () => unknown): void {
+/** A program takes seconds to start in the lab: there, only what is about the kernel's descriptors and memory. */
+function limitTest(name: string, run: () => unknown, alsoInLab = true): void {
+  if (inLab && !alsoInLab) return;
   if (limited) kvmTest(name, APART, run);
   else it.skip(`${name} [needs prlimit]`);
 }
@@ -21,11 +23,11 @@ describe('too many open files', () => {
   });
 
   limitTest('does not keep anybody from waiting for an eventfd', () =>
-    clean('limits', 'waitWithoutFiles', { before: ['prlimit', '--nofile=80'] }));
+    clean('limits', 'waitWithoutFiles', { before: ['prlimit', '--nofile=80'] }), false);
 });
 
 describe('no more memory', () => {
   limitTest('for guest memory is ENOMEM (RLIMIT_AS), and there is room again when some is closed', () => clean('limits', 'addressSpace'));
-  limitTest('for a vCPU\'s thread is EAGAIN, and the vCPU runs later', () => clean('limits', 'thread'));
-  limitTest('to lock hinders nothing (RLIMIT_MEMLOCK 0)', () => clean('limits', 'memlock', { before: ['prlimit', '--memlock=0'] }));
+  limitTest('for a vCPU\'s thread is EAGAIN, and the vCPU runs later', () => clean('limits', 'thread'), false);
+  limitTest('to lock hinders nothing (RLIMIT_MEMLOCK 0)', () => clean('limits', 'memlock', { before: ['prlimit', '--memlock=0'] }), false);
 });

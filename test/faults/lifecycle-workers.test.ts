@@ -4,8 +4,8 @@ import { inLab, kvmTest } from '../kvm/support.ts';
 import type { Need } from '../kvm/support.ts';
 import { APART, clean } from './support.ts';
 
-/** A worker takes half a second to start in the lab. */
-const TIMES = inLab ? 6 : 100;
+/** A worker takes a second or more to start in the lab. */
+const TIMES = inLab ? 4 : 100;
 
 const TASKS: Record<string, { what: string; times: number; needs?: readonly Need[] }> = {
   runSync: { what: 'a run in its own thread', times: TIMES },
