@@ -1,6 +1,7 @@
 /** Section 6: the attribute call, and what else the kernel's tests do not look at. */
 import { describe, expect, TestRunner } from 'vitest';
 import { examineHost, GuestMemory, Kvm, KvmUnsupportedError, VM_TYPE_NAMES } from '../../lib/index.ts';
+import type { Vm } from '../../lib/index.ts';
 import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../../lib/abi/index.ts';
 import { withKvm } from '../kvm/support.ts';
 import { AREA_GPA, RawArea } from './guest-area.ts';
@@ -32,19 +33,23 @@ describe('6 attributes', () => {
     pointTest('6.2', { needs: ['private-memory'], lacks: lacksCompiler, variant: type }, () => withKvm((kvm) => {
       const vm = kvm.createVm(type);
       const known = type === 'default' ? 0n : PRIVATE;
+      const capability = 'KVM_CAP_MEMORY_ATTRIBUTES';
       for (const bit of bits(64)) {
         const set = () => vm.setMemoryAttributes({ ...page, attributes: bit, allowUnbacked: true });
         if (bit === known) expect(outcome(set)).toBe('success');
-        else expect(set).toThrow(expect.objectContaining({ name: 'KvmUnsupportedError', capability: 'KVM_CAP_MEMORY_ATTRIBUTES' }));
+        else expect(set).toThrow(expect.objectContaining({ name: 'KvmUnsupportedError', capability }));
       }
-      expect(askKernel('attributes', type)).toMatchObject({ private: type === 'default' ? 'EINVAL' : 'success', otherBits: 'EINVAL' });
+      const privateBit = type === 'default' ? 'EINVAL' : 'success';
+      expect(askKernel('attributes', type)).toMatchObject({ private: privateBit, otherBits: 'EINVAL' });
     }));
   }
 
-  pointTest('6.2', { variant: 'a kernel without attributes', lacks: lacksCompiler ?? attributesHere() }, () => withKvm((kvm) => {
+  const without = { variant: 'a kernel without attributes', lacks: lacksCompiler ?? attributesHere() };
+  pointTest('6.2', without, () => withKvm((kvm) => {
     const vm = kvm.createVm();
-    expect(() => vm.setMemoryAttributes({ ...page, attributes: PRIVATE, allowUnbacked: true })).toThrow(KvmUnsupportedError);
-    expect(outcome(() => vm.setMemoryAttributes({ ...page, attributes: 0n, allowUnbacked: true }))).toBe('ENOTTY');
+    const set = (attributes: bigint) => () => vm.setMemoryAttributes({ ...page, attributes, allowUnbacked: true });
+    expect(set(PRIVATE)).toThrow(KvmUnsupportedError);
+    expect(outcome(set(0n))).toBe('ENOTTY');
     expect(askKernel('attributes')).toMatchObject({ none: 'ENOTTY', private: 'ENOTTY' });
   }));
 
@@ -82,13 +87,14 @@ describe('6 attributes', () => {
     }));
     const system = [kvm.checkExtension('KVM_CAP_MEMORY_ATTRIBUTES'), kvm.checkExtension('KVM_CAP_GUEST_MEMFD')];
     const bindsOnDefault = Number(kernelIs(6, 18));
-    expect(both).toEqual({ default: [0, bindsOnDefault], ...(here.length === 2 ? { 'sw-protected': [Number(PRIVATE), 1] } : {}) });
+    const protectedToo = here.length === 2 ? { 'sw-protected': [Number(PRIVATE), 1] } : {};
+    expect(both).toEqual({ default: [0, bindsOnDefault], ...protectedToo });
     expect(system).toEqual(here.length === 2 ? [Number(PRIVATE), 1] : [0, 1]);
     // Made all the same, whatever the VM says about it.
     const guestMemfd = kvm.createVm().createGuestMemfd(PAGE);
     expect(guestMemfd.size).toBe(BigInt(PAGE));
     if (bindsOnDefault === 1) kernelDiffers('6.6', 'a default VM reports guest_memfd too');
-    if (system[0] === 0) kernelDiffers('6.6', 'the system reports no attributes, having no VM type with private memory');
+    if (system[0] === 0) kernelDiffers('6.6', 'the system reports no attributes: no VM type has private memory');
   }));
 
   pointTest('6.6', { variant: 'as the doctor tells it' }, () => withKvm((kvm) => {
@@ -108,11 +114,14 @@ describe('6 attributes', () => {
     const memory = new GuestMemory(vm);
     memory.add({ gpa: AREA_GPA, size: 4 * PAGE, private: true });
     // Nothing of this reaches the kernel, which would give all its memory for the entries.
-    for (const [address, size] of [[0n, 2 ** 52 - PAGE], [AREA_GPA, 2 ** 40], [AREA_GPA, 5 * PAGE], [AREA_GPA - 4096n, 2 * PAGE]] as const) {
+    for (const [address, size] of [
+      [0n, 2 ** 52 - PAGE], [AREA_GPA, 2 ** 40], [AREA_GPA, 5 * PAGE], [AREA_GPA - 4096n, 2 * PAGE],
+    ] as const) {
       expect(() => vm.setMemoryAttributes({ address, size, attributes: PRIVATE })).toThrow(RangeError);
       expect(() => memory.convert({ gpa: address, size, to: 'private' })).toThrow(RangeError);
       const exit = {
-        reason: 'hypercall', nr: 12, args: [address, BigInt(size / PAGE), 16n, 0n, 0n, 0n], flags: 1n, longMode: true, ret: new BigInt64Array(1),
+        reason: 'hypercall', nr: 12, args: [address, BigInt(size / PAGE), 16n, 0n, 0n, 0n], flags: 1n, longMode: true,
+        ret: new BigInt64Array(1),
       } as const;
       expect(memory.handleHypercall(exit)).toEqual({ ret: -22n });
       expect(exit.ret[0]).toBe(-22n);
@@ -129,7 +138,9 @@ describe('6 attributes', () => {
     expect([at(AREA_GPA), at(AREA_GPA + 4096n)]).toEqual(['EFAULT', 'ENOENT']);
   }));
 
-  pointTest('6.9', { needs: ['private-memory'] }, () => withGuest((vm) => new RawArea(vm, { size: PAGE }), async (guest, area, vm) => {
+  const onePage = (vm: Vm): RawArea => new RawArea(vm, { size: PAGE });
+
+  pointTest('6.9', { needs: ['private-memory'] }, () => withGuest(onePage, async (guest, area, vm) => {
     const range = { gpa: AREA_GPA, size: PAGE };
     await area.convert(guest, range, 'private', false);
     await guest.run(fill(range, 0x77), compare(range, 0x77));
@@ -141,7 +152,7 @@ describe('6 attributes', () => {
     });
   }));
 
-  pointTest('6.10', { needs: ['private-memory'] }, () => withGuest((vm) => new RawArea(vm, { size: PAGE }), async (guest, area) => {
+  pointTest('6.10', { needs: ['private-memory'] }, () => withGuest(onePage, async (guest, area) => {
     const range = { gpa: AREA_GPA, size: PAGE };
     await area.convert(guest, range, 'private', false);
     await guest.run(fill(range, 0x77), compare(range, 0x77));
@@ -171,8 +182,7 @@ function attributesHere(): string | undefined {
 
 /** A sw-protected VM with memory and one guest. */
 async function withGuest(
-  open: (vm: ReturnType<Kvm['createVm']>) => RawArea,
-  use: (guest: Guest, area: RawArea, vm: ReturnType<Kvm['createVm']>) => void | Promise<void>,
+  open: (vm: Vm) => RawArea, use: (guest: Guest, area: RawArea, vm: Vm) => void | Promise<void>,
 ): Promise<void> {
   await withKvm(async (kvm) => {
     const vm = kvm.createVm('sw-protected');

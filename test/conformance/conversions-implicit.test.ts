@@ -20,7 +20,9 @@ const CHUNK: Range = { gpa: AREA_GPA, size: CHUNK_SIZE };
 const needs = ['private-memory'] as const;
 
 /** Each range in turn is private without anything behind it; each page becomes shared when it is touched. */
-async function eachRange(guest: Guest, hide: (range: Range) => void, host: (range: Range, byte: number) => void, faults: MemoryFaultExit[]) {
+async function eachRange(
+  guest: Guest, hide: (range: Range) => void, host: (range: Range, byte: number) => void, faults: MemoryFaultExit[],
+): Promise<void> {
   await guest.run(fill(CHUNK, 0xc0));
   for (const [offset, size] of RANGES) {
     const range = { gpa: AREA_GPA + BigInt(offset), size };
@@ -28,8 +30,9 @@ async function eachRange(guest: Guest, hide: (range: Range) => void, host: (rang
     faults.length = 0;
     await guest.run(fill(range, 0x21), compare(range, 0x21));
     // Once for each page, in order, and for nothing else.
-    expect(faults.map(({ gpa }) => Number(gpa - range.gpa) / PAGE)).toEqual(Array.from({ length: size / PAGE }, (_, page) => page));
-    expect(new Set(faults.map((fault) => `${fault.private} ${fault.size} ${fault.flags}`))).toEqual(new Set(['true 4096 8']));
+    expect(faults.map(({ gpa }) => Number(gpa - range.gpa) / PAGE)).toEqual([...Array(size / PAGE).keys()]);
+    const kinds = new Set(faults.map((fault) => `${fault.private} ${fault.size} ${fault.flags}`));
+    expect([...kinds]).toEqual(['true 4096 8']);
     host(range, 0x21);
     const rest = { gpa: range.gpa + BigInt(size), size: CHUNK_SIZE - offset - size };
     if (rest.size > 0) {
@@ -42,7 +45,8 @@ async function eachRange(guest: Guest, hide: (range: Range) => void, host: (rang
 
 describe('3 conversions: implicit', () => {
   for (const backing of ['anonymous', 'memfd'] as const) {
-    pointTest('3.3', { needs, variant: `implicit, the test's own handling, ${backing} memory` }, () => withKvm(async (kvm) => {
+    const variant = `implicit, the test's own handling, ${backing} memory`;
+    pointTest('3.3', { needs, variant }, () => withKvm(async (kvm) => {
       const vm = kvm.createVm('sw-protected');
       using low = mapBacking(LOW_SIZE, 'anonymous');
       using mapping = mapBacking(CHUNK_SIZE, backing);
@@ -50,7 +54,8 @@ describe('3 conversions: implicit', () => {
       vm.setUserMemoryRegion({ slot: 10, gpa: AREA_GPA, size: CHUNK_SIZE, mapping });
       writeGuest(low.view());
       const faults: MemoryFaultExit[] = [];
-      const set = (gpa: bigint, size: number | bigint, attributes: bigint) => vm.setMemoryAttributes({ address: gpa, size, attributes });
+      const set = (gpa: bigint, size: number | bigint, attributes: bigint): void => (
+        vm.setMemoryAttributes({ address: gpa, size, attributes }));
       const guest = new Guest(vm, 0, low.view(), {
         handlers: { memoryFault: (exit) => { faults.push(exit); set(exit.gpa, exit.size, 0n); } },
       });
@@ -74,7 +79,9 @@ describe('3 conversions: implicit', () => {
     // Its pages are gone with it, and nothing can be private any more.
     guestMemfd.close();
     const hide = (range: Range): void => { memory.convert({ ...range, to: 'private', discard: 'none' }); };
-    await eachRange(guest, hide, ({ gpa, size }, byte) => expectBytes((into) => memory.readInto(gpa, into), { gpa, size }, byte), faults);
+    const host = (range: Range, byte: number): void => (
+      expectBytes((into) => memory.readInto(range.gpa, into), range, byte));
+    await eachRange(guest, hide, host, faults);
     memory.close();
     vm.close();
   }));
@@ -120,5 +127,5 @@ function space(vm: Vm): { memory: GuestMemory; low: Uint8Array } {
 }
 
 function hostReads(mapping: HostMapping): (range: Range, byte: number) => void {
-  return ({ gpa, size }, byte) => expectBytes((into) => mapping.read(Number(gpa - AREA_GPA), into), { gpa, size }, byte);
+  return (range, byte) => expectBytes((into) => mapping.read(Number(range.gpa - AREA_GPA), into), range, byte);
 }

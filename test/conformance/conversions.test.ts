@@ -1,4 +1,4 @@
-/** Points 3.1 to 3.17 as the kernel's own test does them: each conversion is this file's own handling of a hypercall. */
+/** Points 3.1 to 3.17 as the kernel's own test does them: the test itself handles each hypercall. */
 import { describe } from 'vitest';
 import { RawArea } from './guest-area.ts';
 import type { AreaOptions } from './guest-area.ts';
@@ -19,7 +19,10 @@ interface SetUp extends Omit<AreaOptions, 'size'> {
 const SET_UPS: readonly SetUp[] = [
   { name: '1 vCPU, 1 slot, anonymous memory', vcpus: 1 },
   { name: '4 vCPUs, 1 slot, anonymous memory', vcpus: 4 },
-  { name: '4 vCPUs, 3 slots of one guest_memfd from an odd page on, shared memory', vcpus: 4, slots: 3, offset: PAGE, backing: 'shared' },
+  {
+    name: '4 vCPUs, 3 slots of one guest_memfd from an odd page on, shared memory',
+    vcpus: 4, slots: 3, offset: PAGE, backing: 'shared',
+  },
   { name: '4 vCPUs, 3 slots with a guest_memfd each, memfd', vcpus: 4, slots: 3, apart: true, backing: 'memfd' },
   { name: '2 vCPUs, 2 slots, huge pages', vcpus: 2, slots: 2, aligned: true, backing: 'hugetlb' },
   { name: '1 vCPU, 1 slot, memfd of huge pages', vcpus: 1, aligned: true, backing: 'hugetlb-memfd' },
@@ -36,9 +39,8 @@ for (const { name, vcpus, aligned = false, ...area } of SET_UPS) {
       const everyPage = vcpus === 1 && area.backing === undefined;
       const found = run((scene) => explicitConversion(scene, { fallocate, everyPage, sharedSide: 'kept' }));
       for (const id of fallocate ? ['3.2', ...EXPLICIT] : EXPLICIT) {
-        pointTest(id, { needs: ['private-memory'], variant: `${name}, ${fallocate ? 'with' : 'without'} fallocate` }, async () => {
-          expectFound(await found(), id);
-        });
+        const variant = `${name}, ${fallocate ? 'with' : 'without'} fallocate`;
+        pointTest(id, { needs: ['private-memory'], variant }, async () => expectFound(await found(), id));
       }
     }
     for (const precise of [false, true]) {

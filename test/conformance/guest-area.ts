@@ -65,7 +65,8 @@ export class RawArea implements Area {
   readonly #vm: Vm;
   readonly #lowMapping = HostMapping.anonymous(LOW_SIZE);
 
-  constructor(vm: Vm, { size, slots = 1, gpa = AREA_GPA, apart = false, offset = 0, backing = 'anonymous' }: AreaOptions) {
+  constructor(vm: Vm, options: AreaOptions) {
+    const { size, slots = 1, gpa = AREA_GPA, apart = false, offset = 0, backing = 'anonymous' } = options;
     this.#vm = vm;
     this.low = this.#lowMapping.view();
     vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size: LOW_SIZE, mapping: this.#lowMapping });
@@ -79,7 +80,8 @@ export class RawArea implements Area {
         guestMemfd, offset: apart ? offset : offset + index * each,
       };
       vm.setUserMemoryRegion2({
-        slot: 10 + index, gpa: slot.gpa, size: each, mapping: slot.mapping, guestMemfd, guestMemfdOffset: BigInt(slot.offset),
+        slot: 10 + index, gpa: slot.gpa, size: each, mapping: slot.mapping, guestMemfd,
+        guestMemfdOffset: BigInt(slot.offset),
       });
       return slot;
     });
@@ -150,7 +152,9 @@ export class RawArea implements Area {
 
 /** A new mapping of that kind. */
 export function mapBacking(size: number, backing: BackingName): HostMapping {
-  if (backing === 'anonymous' || backing === 'shared') return HostMapping.anonymous(size, { shared: backing === 'shared' });
+  if (backing === 'anonymous' || backing === 'shared') {
+    return HostMapping.anonymous(size, { shared: backing === 'shared' });
+  }
   if (backing === 'hugetlb') return HostMapping.anonymous(size, { hugetlb: 0x200000 });
   using file = HostFile.memfd(size, { name: 'conformance', hugetlb: backing === 'memfd' ? 0 : 0x200000 });
   return file.map();

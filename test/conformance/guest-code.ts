@@ -112,14 +112,15 @@ const TWO_MIB = 1n << 21n;
 const GIB = 1n << 30n;
 
 /**
- * Code and page tables into the first {@link LOW_SIZE} bytes of guest memory. The first GiB and those at 3 and 4 GiB are
- * mapped to themselves; `window` (a multiple of 2 MiB) is seen at {@link WINDOW} as well, 1 GiB of it.
+ * Code and page tables into the first {@link LOW_SIZE} bytes of guest memory. The first GiB and those at 3 and 4 GiB
+ * are mapped to themselves; `window` (a multiple of 2 MiB) is seen at {@link WINDOW} as well, 1 GiB of it.
  */
 export function writeGuest(low: Uint8Array, window = 0n): void {
   low.set(CODE_BYTES, Number(CODE));
   low.set(EXCEPTION_BYTES, Number(EXCEPTION));
   const words = new DataView(low.buffer, low.byteOffset, low.byteLength);
-  const put = (table: bigint, index: bigint, entry: bigint): void => words.setBigUint64(Number(table + index * 8n), entry, true);
+  const put = (table: bigint, index: bigint, entry: bigint): void => (
+    words.setBigUint64(Number(table + index * 8n), entry, true));
   const directory = (table: bigint, from: bigint): void => {
     for (let index = 0n; index < 512n; index++) put(table, index, (from + index * TWO_MIB) | LARGE_PAGE);
   };

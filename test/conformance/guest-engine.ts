@@ -1,4 +1,4 @@
-/** The memory of the conversion tests with the conversion engine of `GuestMemory` in the place of the test's own calls. */
+/** The memory of the conversion tests, with the engine of `GuestMemory` in the place of the test's own calls. */
 import { GuestMemory } from '../../lib/index.ts';
 import type { Backing, Conversion, DiscardPolicy, HypercallExit, Vm } from '../../lib/index.ts';
 import { KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE_ENCRYPTED } from '../../lib/abi/index.ts';
@@ -78,10 +78,14 @@ export class EngineArea implements Area {
     if (exit.nr !== KVM_HC_MAP_GPA_RANGE) throw new Error(`Expected KVM_HC_MAP_GPA_RANGE and not hypercall ${exit.nr}`);
     this.#see('3.1');
     const [gpa = 0n, pages = 0n] = exit.args;
-    const outcome = this.#asks === 'hypercall' ? this.memory.handleHypercall(exit) : await this.memory.handleHypercallAsync(exit);
-    if (outcome?.ret !== 0n || exit.ret[0] !== 0n) throw new Error(`The hypercall came to ${outcome?.ret}`, { cause: outcome?.error });
+    const outcome = this.#asks === 'hypercall'
+      ? this.memory.handleHypercall(exit) : await this.memory.handleHypercallAsync(exit);
+    if (outcome?.ret !== 0n || exit.ret[0] !== 0n) {
+      throw new Error(`The hypercall came to ${outcome?.ret}`, { cause: outcome?.error });
+    }
     this.#look(outcome.conversion!);
-    if (outcome.conversion!.gpa !== gpa || outcome.conversion!.size !== Number(pages) * PAGE) throw new Error('Another range');
+    const { gpa: from, size } = outcome.conversion!;
+    if (from !== gpa || size !== Number(pages) * PAGE) throw new Error('Another range was converted');
     this.#see('3.4');
   }
 

@@ -43,7 +43,8 @@ async function play({ vcpus, spacing = CHUNK_SIZE, area: open, play: playOne }: 
     const opened = (area = open(vm));
     writeGuest(opened.low);
     const cpuid = kvm.getSupportedCpuid();
-    const guests = Array.from({ length: vcpus }, (_, id) => new Guest(vm, id, opened.low, { cpuid, handlers: opened.handlers }));
+    const { low, handlers } = opened;
+    const guests = Array.from({ length: vcpus }, (_, id) => new Guest(vm, id, low, { cpuid, handlers }));
     // Waits for all of them: none may run on while its memory is taken away.
     const ends = await Promise.allSettled(guests.map((guest, index) => (
       playOne({ guest, area: opened, base: AREA_GPA + BigInt(index * spacing), findings }))));

@@ -51,7 +51,8 @@ export interface ExplicitOptions {
 }
 
 /** Points 5 to 12. */
-export async function explicitConversion(scene: Scene, { fallocate, everyPage, sharedSide }: ExplicitOptions): Promise<void> {
+export async function explicitConversion(scene: Scene, options: ExplicitOptions): Promise<void> {
+  const { fallocate, everyPage, sharedSide } = options;
   const { guest, area, base, findings } = scene;
   // Each vCPU has patterns of its own, so that no chunk can pass for another.
   const [before, initial, p1, p2, p3, p4] = [0xa0, 0xc0, 0x10, 0x20, 0x30, 0x40].map((pattern) => pattern + guest.id) as
@@ -103,7 +104,8 @@ export async function explicitConversion(scene: Scene, { fallocate, everyPage, s
 
 /** Every odd page becomes shared again, one at a time; every even one stays private. */
 async function oddPages(
-  { guest, area }: Scene, { gpa, size }: Range, fallocate: boolean, { left, p2, p3 }: { left: number; p2: number; p3: number },
+  { guest, area }: Scene, { gpa, size }: Range, fallocate: boolean,
+  { left, p2, p3 }: Readonly<Record<'left' | 'p2' | 'p3', number>>,
 ): Promise<void> {
   for (let offset = 0; offset < size; offset += PAGE) {
     const page = { gpa: gpa + BigInt(offset), size: PAGE };

@@ -39,7 +39,8 @@ export interface Handlers {
 export const fill = (range: Range, byte: number): Order => ({ operation: 'fill', ...range, value: word(byte) });
 export const compare = (range: Range, byte: number): Order => ({ operation: 'compare', ...range, value: word(byte) });
 /** KVM_HC_MAP_GPA_RANGE. */
-export const convert = (range: Range, attributes: bigint): Order => ({ operation: 'convert', ...range, value: attributes });
+export const convert = (range: Range, attributes: bigint): Order => (
+  { operation: 'convert', ...range, value: attributes });
 /** Reads the first word of every page. */
 export const touch = (range: Range): Order => ({ operation: 'touch', ...range, value: 0n });
 /** Reads one word for ever. */
@@ -54,7 +55,8 @@ export class Guest {
   readonly #handlers: Handlers;
 
   /** @param low - the first LOW_SIZE bytes of guest memory, as writeGuest() left them. */
-  constructor(vm: Vm, id: number, low: Uint8Array, { cpuid, handlers = {} }: { cpuid?: CpuidEntry[]; handlers?: Handlers } = {}) {
+  constructor(vm: Vm, id: number, low: Uint8Array, options: { cpuid?: CpuidEntry[]; handlers?: Handlers } = {}) {
+    const { cpuid, handlers = {} } = options;
     this.id = id;
     this.#mailbox = new DataView(low.buffer, low.byteOffset + Number(mailboxOf(id)), 4096);
     this.#handlers = handlers;
@@ -66,16 +68,19 @@ export class Guest {
 
   /** Has the guest carry out orders, on the vCPU's own thread. @throws Error for what it found wrong. */
   async run(...orders: readonly Order[]): Promise<void> {
-    for (let from = 0; from < orders.length; from += MAX_ORDERS) await this.#carryOut(orders.slice(from, from + MAX_ORDERS));
+    for (let from = 0; from < orders.length; from += MAX_ORDERS) {
+      await this.#carryOut(orders.slice(from, from + MAX_ORDERS));
+    }
   }
 
   async #carryOut(orders: readonly Order[]): Promise<void> {
     this.write(orders);
     for (let end = performance.now() + HANG_MS; ;) {
       const exit = await this.vcpu.run({ timeoutMs: LOOK_MS });
+      const { hypercall, memoryFault } = this.#handlers;
       if (exit.reason === 'interrupted' && exit.cause === 'timeout' && performance.now() < end) this.#expectOwnState();
-      else if (exit.reason === 'hypercall' && this.#handlers.hypercall !== undefined) await this.#handlers.hypercall(exit);
-      else if (exit.reason === 'memory-fault' && this.#handlers.memoryFault !== undefined) await this.#handlers.memoryFault(exit);
+      else if (exit.reason === 'hypercall' && hypercall !== undefined) await hypercall(exit);
+      else if (exit.reason === 'memory-fault' && memoryFault !== undefined) await memoryFault(exit);
       else if (this.isDone(exit)) return;
     }
   }
@@ -91,7 +96,9 @@ export class Guest {
     const all = [...orders, { operation: 'done', gpa: 0n, size: 0, value: 0n } as const];
     for (const [index, { operation, gpa, size, value }] of all.entries()) {
       const words = [OPERATIONS[operation], gpa, BigInt(size), value];
-      for (const [at, each] of words.entries()) this.#mailbox.setBigUint64(ORDERS_AT + index * ORDER_BYTES + at * 8, each, true);
+      for (const [at, each] of words.entries()) {
+        this.#mailbox.setBigUint64(ORDERS_AT + index * ORDER_BYTES + at * 8, each, true);
+      }
     }
   }
 
@@ -102,28 +109,32 @@ export class Guest {
     if (exit.reason !== 'io' || exit.direction !== 'out') {
       const { rip, rdi, rcx } = this.vcpu.getRegs({ pending: 'keep' });
       const where = [rip, rdi, rcx].map((register) => `0x${register.toString(16)}`);
-      throw new Error(`vCPU ${this.id} stopped at rip ${where[0]}, rdi ${where[1]}, rcx ${where[2]}: ${describeExit(exit)}`);
+      throw new Error(
+        `vCPU ${this.id} stopped at rip ${where[0]}, rdi ${where[1]}, rcx ${where[2]}: ${describeExit(exit)}`);
     }
     if (exit.port === DONE_PORT) return true;
-    const [at, found, answer] = [0, 8, 16].map((offset) => `0x${this.#mailbox.getBigUint64(offset, true).toString(16)}`);
+    const word = (offset: number): string => `0x${this.#mailbox.getBigUint64(offset, true).toString(16)}`;
+    const [at, found, answer] = [0, 8, 16].map(word);
     if (exit.port === DIFFERS_PORT) throw new Error(`vCPU ${this.id} found ${found} at ${at}`);
     if (exit.port === REFUSED_PORT) throw new Error(`vCPU ${this.id} was answered ${answer} to its hypercall`);
     if (exit.port === EXCEPTION_PORT) {
       const stack = Number(this.#mailbox.getBigUint64(32, true) - mailboxOf(this.id));
       const words = [];
-      for (let at = stack; at < 4096; at += 8) words.push(`0x${this.#mailbox.getBigUint64(at, true).toString(16)}`);
-      throw new Error(`vCPU ${this.id} took an exception: stack ${words.join(' ')}, cr2 0x${this.#mailbox.getBigUint64(24, true).toString(16)}`);
+      for (let offset = stack; offset < 4096; offset += 8) words.push(word(offset));
+      throw new Error(`vCPU ${this.id} took an exception: stack ${words.join(' ')}, cr2 ${word(24)}`);
     }
     throw new Error(`vCPU ${this.id} wrote to port ${exit.port}`);
   }
 }
 
 export function describeExit(exit: VcpuExit): string {
-  return JSON.stringify(exit, (_key, value: unknown) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
+  return JSON.stringify(exit, (_key, value: unknown) => (
+    typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
 }
 
 const flat = (selector: number, type: number, l: boolean): Segment => ({
-  base: 0n, limit: 0xffff_ffff, selector, type, present: true, dpl: 0, db: !l, s: true, l, g: true, avl: false, unusable: false,
+  base: 0n, limit: 0xffff_ffff, selector, type, present: true, dpl: 0, db: !l, s: true, l, g: true, avl: false,
+  unusable: false,
 });
 const data = flat(16, 3, false);
 const longMode = {

@@ -24,6 +24,12 @@ const SET_UPS: readonly SetUp[] = [
   { variant: 'sw-protected VM, private memory', type: 'sw-protected', private: true },
 ];
 
+/** What one test of several of a point has of its own. */
+interface More {
+  readonly variant?: string;
+  readonly lacks?: string | undefined;
+}
+
 interface Scene {
   readonly vm: Vm;
   readonly guest: Guest;
@@ -43,13 +49,16 @@ const RACING = { variant: 'racing', lacks: MODERN ? undefined : 'Linux 6.18, whe
 for (const { variant, type, private: isPrivate } of SET_UPS) {
   const needs = type === 'default' ? ['KVM_CAP_PRE_FAULT_MEMORY'] as const
     : ['KVM_CAP_PRE_FAULT_MEMORY', 'private-memory'] as const;
-  const test = (id: string, run: (scene: Scene) => void | Promise<void>, more: { variant?: string; lacks?: string | undefined } = {}): void => (
-    pointTest(id, { needs, lacks: more.lacks, variant: [variant, ...more.variant === undefined ? [] : [more.variant]].join(', ') },
-      () => withScene(type, isPrivate, run)));
+  const test = (id: string, run: (scene: Scene) => unknown, more: More = {}): void => {
+    const words = more.variant === undefined ? variant : `${variant}, ${more.variant}`;
+    pointTest(id, { needs, lacks: more.lacks, variant: words }, () => withScene(type, isPrivate, run));
+  };
 
   describe(`5 pre-fault: ${variant}`, () => {
     test('5.1', ({ vcpu, gpa }) => {
-      for (const [offset, size] of [[0, TWO_MIB], [0, SIZE], [TWO_MIB, 2 * PAGE], [SIZE, PAGE], [SIZE, TWO_MIB]] as const) {
+      for (const [offset, size] of [
+        [0, TWO_MIB], [0, SIZE], [TWO_MIB, 2 * PAGE], [SIZE, PAGE], [SIZE, TWO_MIB],
+      ] as const) {
         const call = prefaultOnce(vcpu, gpa + BigInt(offset), size);
         // Progress is what the kernel took off the size; the API has no third answer.
         if ('failed' in call) expect(offset).toBe(SIZE);
@@ -87,7 +96,9 @@ for (const { variant, type, private: isPrivate } of SET_UPS) {
     }, RACING);
 
     test('5.3', async ({ vm, guest, vcpu, gpa, addSlot }) => {
-      if (!MODERN) kernelDiffers('5.3', 'a pre-fault never ends once a slot is deleted, until a signal comes or the vCPU has run');
+      if (!MODERN) {
+        kernelDiffers('5.3', 'a pre-fault never ends once a slot is deleted, until a signal comes or the vCPU has run');
+      }
       expect(prefaultOnce(vcpu, gpa, TWO_MIB)).toHaveProperty('done');
       vm.deleteMemslot(SLOT);
       // Running, the vCPU gives up the page tables that the deletion made obsolete; older kernels' pre-fault does not.
@@ -119,13 +130,18 @@ for (const { variant, type, private: isPrivate } of SET_UPS) {
 }
 
 describe('5 pre-fault: arguments', () => {
-  pointTest('5.8', { needs: ['KVM_CAP_PRE_FAULT_MEMORY'], lacks: lacksCompiler }, () => withScene('default', false, ({ vcpu, gpa }) => {
+  const options = { needs: ['KVM_CAP_PRE_FAULT_MEMORY'], lacks: lacksCompiler } as const;
+  pointTest('5.8', options, () => withScene('default', false, ({ vcpu, gpa }) => {
     // Refused by name, before the kernel sees them; there are no flags to pass.
-    for (const range of [{ gpa: gpa + 1n, size: PAGE }, { gpa, size: PAGE - 1 }, { gpa, size: 0 }, { gpa, size: 2n ** 64n - 4096n }]) {
+    for (const range of [
+      { gpa: gpa + 1n, size: PAGE }, { gpa, size: PAGE - 1 }, { gpa, size: 0 }, { gpa, size: 2n ** 64n - 4096n },
+    ]) {
       expect(() => vcpu.preFaultMemory(range)).toThrow(RangeError);
     }
     expect(() => vcpu.preFaultMemory({ gpa, size: PAGE, flags: 1n } as never)).toThrow(/flags/);
-    expect(askKernel('prefault')).toEqual({ flags: 'EINVAL', oddAddress: 'EINVAL', oddSize: 'EINVAL', noSize: 'EINVAL', wrap: 'EINVAL' });
+    const refused = 'EINVAL';
+    expect(askKernel('prefault'))
+      .toEqual({ flags: refused, oddAddress: refused, oddSize: refused, noSize: refused, wrap: refused });
   }));
 });
 
@@ -149,7 +165,9 @@ function prefault(vcpu: Vcpu, gpa: bigint, size: number): { outcome: string; lef
   }
 }
 
-async function withScene(type: VmTypeName, isPrivate: boolean, use: (scene: Scene) => void | Promise<void>): Promise<void> {
+async function withScene(
+  type: VmTypeName, isPrivate: boolean, use: (scene: Scene) => unknown,
+): Promise<void> {
   await withKvm(async (kvm) => {
     const vm = kvm.createVm(type);
     using low = HostMapping.anonymous(LOW_SIZE);
@@ -163,7 +181,8 @@ async function withScene(type: VmTypeName, isPrivate: boolean, use: (scene: Scen
       else vm.setUserMemoryRegion2({ slot: SLOT, gpa, size: SIZE, mapping, guestMemfd });
     };
     addSlot();
-    if (isPrivate) vm.setMemoryAttributes({ address: gpa, size: SIZE, attributes: BigInt(KVM_MEMORY_ATTRIBUTE_PRIVATE) });
+    const attributes = BigInt(KVM_MEMORY_ATTRIBUTE_PRIVATE);
+    if (isPrivate) vm.setMemoryAttributes({ address: gpa, size: SIZE, attributes });
     const guest = new Guest(vm, 0, low.view());
     try {
       await use({ vm, guest, vcpu: guest.vcpu, gpa, addSlot });

@@ -34,10 +34,11 @@ const vmsaFeatures = (kvm: Kvm): bigint => {
 };
 
 /** A new VM for each try, since INIT2 works once. */
-const refusals = (kvm: Kvm, type: VmTypeName, tries: readonly Init2[]): Record<string, number> => outcomes(tries, (one) => {
-  using vm = kvm.createVm(type);
-  init2(vm, one);
-});
+const refusals = (kvm: Kvm, type: VmTypeName, tries: readonly Init2[]): Record<string, number> => (
+  outcomes(tries, (one) => {
+    using vm = kvm.createVm(type);
+    init2(vm, one);
+  }));
 
 describe('7 SEV', () => {
   pointTest('7.1', { needs: ['KVM_CAP_SYS_ATTRIBUTES'] }, () => withKvm((kvm) => {
@@ -48,7 +49,8 @@ describe('7 SEV', () => {
   pointTest('7.2', () => withKvm((kvm) => {
     const eax = kvm.getSupportedCpuid().find((entry) => entry.function === 0x8000_001f)?.eax ?? 0;
     const types = kvm.vmTypes();
-    expect(SEV_TYPES.map((type) => types.includes(type))).toEqual(SEV_TYPES.map((type) => (eax >>> CPUID_BIT[type] & 1) === 1));
+    const known = SEV_TYPES.filter((type) => (eax >>> CPUID_BIT[type] & 1) === 1);
+    expect(SEV_TYPES.filter((type) => types.includes(type))).toEqual(known);
   }));
 
   for (const type of SEV_TYPES) {
