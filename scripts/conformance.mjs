@@ -17,17 +17,21 @@ const usage = `usage: node scripts/conformance.mjs [--from-host FILE] [--from-la
 /** Points that have no test, and why. */
 const ENCRYPTED = 'needs a guest that runs encrypted, on a processor with SEV';
 const WITHOUT_TEST = new Map([
-  ...['7.7', '7.8', '7.9', '7.10', '7.11', '7.12', '7.13', '7.14', '7.16', '7.17', '7.19', '7.20'].map((id) => [id, ENCRYPTED]),
+  ...[7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 19, 20].map((number) => [`7.${number}`, ENCRYPTED]),
 ]);
 
 /** @typedef {{ file: string, title: string, status: 'passed' | 'failed' | 'skipped', reason?: string }} Test */
-/** @typedef {{ machine?: { kernel: string, cpu: string, backend: string }, tests: Map<string, Test[]>, differs: object[], broken: string[] }} Report */
+/** @typedef {{ kernel: string, cpu: string, backend: string }} Machine */
+/** @typedef {{ machine?: Machine, tests: Map<string, Test[]>, differs: object[], broken: string[] }} Report */
+
+const UNNAMED = 'what the test itself says when it runs';
 
 /** The points, from the TypeScript that the tests import them from. */
 async function loadPoints() {
   const { default: ts } = await import('typescript');
   const source = readFileSync(join(root, 'test/conformance/points.ts'), 'utf8');
-  const { outputText } = ts.transpileModule(source, { compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 } });
+  const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 };
+  const { outputText } = ts.transpileModule(source, { compilerOptions });
   return (await import(`data:text/javascript,${encodeURIComponent(outputText)}`)).POINTS;
 }
 
@@ -46,7 +50,7 @@ function readReport(file) {
       const id = /^\d+\.\d+(?= )/.exec(title)?.[0];
       if (id === undefined) continue;
       const test = { file: name, title, status: status === 'passed' || status === 'failed' ? status : 'skipped' };
-      if (test.status === 'skipped') test.reason = /\[needs (.*)\]$/.exec(title)?.[1] ?? 'what the test itself says when it runs';
+      if (test.status === 'skipped') test.reason = /\[needs (.*)\]$/.exec(title)?.[1] ?? UNNAMED;
       report.tests.set(id, [...(report.tests.get(id) ?? []), test]);
     }
   }
@@ -78,8 +82,14 @@ async function runInTheLab(scratch) {
   if ((await lab.findLab()) === undefined) throw new Error('There is no lab yet: "npx node-kvm lab build" makes it');
   const output = join(scratch, 'lab.json');
   await lab.runInLab({
-    argv: argvOf(output), cwd: root, env: { ...process.env, NODE_KVM_REQUIRE: 'kvm,lab' }, writable: [scratch], hugePages: 8,
-    timeoutMs: 20 * 60_000, stdout: process.stdout, stderr: process.stderr,
+    argv: argvOf(output),
+    cwd: root,
+    env: { ...process.env, NODE_KVM_REQUIRE: 'kvm,lab' },
+    writable: [scratch],
+    hugePages: 8,
+    timeoutMs: 20 * 60_000,
+    stdout: process.stdout,
+    stderr: process.stderr,
   });
   return finished(output, 'in the lab');
 }
@@ -92,7 +102,7 @@ function finished(output, where) {
 const PLACES = ['host', 'lab'];
 
 /** One row for each point. */
-function join_(points, reports) {
+function rowsOf(points, reports) {
   return points.map((point) => {
     const tests = new Map(PLACES.map((place) => [place, reports[place]?.tests.get(point.id) ?? []]));
     const all = [...tests.values()].flat();
@@ -124,7 +134,9 @@ function problemsOf(rows, reports) {
   for (const { id, text, outcome, tests } of rows) {
     if (outcome === 'missing') problems.push(`${id} ${text}: no test, and no reason for that`);
     for (const place of PLACES) {
-      for (const test of tests.get(place)) if (test.status === 'failed') problems.push(`${place}: ${test.file}: ${test.title}`);
+      for (const { status, file, title } of tests.get(place)) {
+        if (status === 'failed') problems.push(`${place}: ${file}: ${title}`);
+      }
     }
   }
   return problems;
@@ -135,8 +147,9 @@ const cell = (text) => text.replaceAll('|', '\\|');
 /** `3 passed, 1 skipped` */
 function resultOf(tests, report) {
   if (report === undefined) return 'not run';
-  const counts = ['failed', 'passed', 'skipped'].map((status) => [tests.filter((test) => test.status === status).length, status]);
-  const words = counts.filter(([count]) => count > 0).map(([count, status]) => (tests.length === 1 ? status : `${count} ${status}`));
+  const count = (status) => tests.filter((test) => test.status === status).length;
+  const words = ['failed', 'passed', 'skipped'].filter((status) => count(status) > 0)
+    .map((status) => (tests.length === 1 ? status : `${count(status)} ${status}`));
   return words.length === 0 ? '' : words.join(', ');
 }
 
@@ -157,37 +170,44 @@ function differencesOf(reports) {
   const lines = PLACES.flatMap((place) => (reports[place]?.differs ?? []).map(({ id, answer, kernel, backend }) => (
     { id, line: `- **${id}** on Linux ${kernel}, ${BACKENDS[backend] ?? backend}: ${answer}` })));
   const number = (id) => id.split('.').reduce((sum, part) => sum * 1000 + Number(part), 0);
-  const sorted = lines.sort((a, b) => number(a.id) - number(b.id) || (a.line < b.line ? -1 : 1)).map(({ line }) => line);
-  return [...new Set(sorted)];
+  lines.sort((a, b) => number(a.id) - number(b.id) || (a.line < b.line ? -1 : 1));
+  return [...new Set(lines.map(({ line }) => line))];
 }
 
 const BACKENDS = {
-  vmx: 'Intel VMX', svm: 'AMD SVM', 'page-table': 'page-table based, neither VMX nor SVM', none: 'neither VMX nor SVM',
+  vmx: 'Intel VMX',
+  svm: 'AMD SVM',
+  'page-table': 'page-table based, neither VMX nor SVM',
+  none: 'neither VMX nor SVM',
 };
 const OUTCOMES = ['passed', 'failed', 'skipped', 'no test', 'missing'];
 
 function render(rows, reports) {
-  const counted = OUTCOMES.map((outcome) => [rows.filter((row) => row.outcome === outcome).length, outcome]).filter(([count]) => count > 0);
+  const count = (outcome) => rows.filter((row) => row.outcome === outcome).length;
+  const counted = OUTCOMES.filter((outcome) => count(outcome) > 0).map((outcome) => `${count(outcome)} ${outcome}`);
   const lines = [
     '# Conformance', '',
-    'What the kernel\'s own tests of guest memory check, point by point, and what it comes to through node-kvm. Written by',
-    '`node scripts/conformance.mjs`, from a run of `test/conformance` on a host and in the [lab](lab.md): do not edit.', '',
+    'What the kernel\'s own tests of guest memory check, point by point, and what it comes to through node-kvm.',
+    'Written by `node scripts/conformance.mjs` from a run of `test/conformance` on a host and in the [lab](lab.md):',
+    'do not edit.', '',
     '| | kernel | processor | KVM | tests |', '|---|---|---|---|---|',
     ...PLACES.map((place) => {
       const report = reports[place];
       if (report === undefined) return `| ${place} | not run | | | |`;
       const { kernel = 'unknown', cpu = 'unknown', backend = 'unknown' } = report.machine ?? {};
-      return `| ${place} | Linux ${kernel} | ${cell(cpu)} | ${BACKENDS[backend] ?? backend} | ${resultOf([...report.tests.values()].flat(), report)} |`;
+      const counts = resultOf([...report.tests.values()].flat(), report);
+      return `| ${place} | Linux ${kernel} | ${cell(cpu)} | ${BACKENDS[backend] ?? backend} | ${counts} |`;
     }), '',
-    `${rows.length} points: ${counted.map(([count, outcome]) => `${count} ${outcome}`).join(', ')}. A point has passed where a`,
-    'test of it passed on the host or in the lab and none failed. (L) and (N) mark points of the tests of Linux 6.12 alone,',
-    'and of the newest tests alone.', '',
+    `${rows.length} points: ${counted.join(', ')}. A point has passed where a`,
+    'test of it passed on the host or in the lab and none failed. (L) and (N) mark points of the tests of Linux 6.12',
+    'alone, and of the newest tests alone.', '',
     '## Where the kernel and the point disagree', '',
     'The tests hold the kernel to its own answer there.', '', ...or(differencesOf(reports), 'Nowhere.'), '',
   ];
   for (const section of [...new Set(rows.map((row) => row.section))]) {
     const part = rows.filter((row) => row.section === section);
-    lines.push(`## ${part[0].id.split('.')[0]} ${section}`, '', '| point | tests | host | lab | why not |', '|---|---|---|---|---|');
+    lines.push(`## ${part[0].id.split('.')[0]} ${section}`, '');
+    lines.push('| point | tests | host | lab | why not |', '|---|---|---|---|---|');
     for (const { id, text, generation, tests, reasons } of part) {
       lines.push(`| ${[
         `${id} ${text}${generation === undefined ? '' : ` (${generation})`}`, filesOf(tests),
@@ -234,13 +254,15 @@ async function main() {
     host: values['from-host'] ?? (await runOnHost(scratch)),
     lab: values['from-lab'] ?? (await runInTheLab(scratch)),
   };
-  const reports = Object.fromEntries(PLACES.map((place) => [place, files[place] === undefined ? undefined : readReport(files[place])]));
-  const rows = join_(points, reports);
+  const read = (file) => (file === undefined ? undefined : readReport(file));
+  const reports = Object.fromEntries(PLACES.map((place) => [place, read(files[place])]));
+  const rows = rowsOf(points, reports);
   writeFileSync(join(root, 'docs/conformance.md'), render(rows, reports));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(toJson(rows, reports), null, 2)}\n`);
   const problems = problemsOf(rows, reports);
   for (const problem of problems) console.error(problem);
-  console.log(OUTCOMES.map((outcome) => `${rows.filter((row) => row.outcome === outcome).length} ${outcome}`).join(', '));
+  const count = (outcome) => rows.filter((row) => row.outcome === outcome).length;
+  console.log(OUTCOMES.map((outcome) => `${count(outcome)} ${outcome}`).join(', '));
   process.exitCode = problems.length > 0 ? 1 : 0;
   return undefined;
 }
@@ -250,10 +272,11 @@ function checkFiles(points, files) {
   const all = files.map((file) => [file, readReport(file)]);
   const tests = new Map(points.map(({ id }) => [id, all.flatMap(([, report]) => report.tests.get(id) ?? [])]));
   return [
-    ...all.flatMap(([file, report]) => problemsOf([], { host: report }).map((line) => line.replace('host', basename(file)))),
+    ...all.flatMap(([file, { broken }]) => broken.map((line) => `${basename(file)}: ${line}`)),
     ...points.filter(({ id }) => tests.get(id).length === 0 && !WITHOUT_TEST.has(id))
       .map(({ id, text }) => `${id} ${text}: no test, and no reason for that`),
-    ...[...tests.values()].flat().filter(({ status }) => status === 'failed').map(({ file, title }) => `failed: ${file}: ${title}`),
+    ...[...tests.values()].flat().filter(({ status }) => status === 'failed')
+      .map(({ file, title }) => `failed: ${file}: ${title}`),
   ];
 }
 

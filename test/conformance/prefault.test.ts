@@ -44,7 +44,10 @@ interface Scene {
  * where it has begun before, the deletion waits for it: both hang, with the thread that deletes.
  */
 const MODERN = kernelIs(6, 18);
-const RACING = { variant: 'racing', lacks: MODERN ? undefined : 'Linux 6.18, where a pre-fault ends when its slot goes' };
+const RACING = {
+  variant: 'racing',
+  lacks: MODERN ? undefined : 'Linux 6.18, where a pre-fault ends when its slot goes',
+};
 
 for (const { variant, type, private: isPrivate } of SET_UPS) {
   const needs = type === 'default' ? ['KVM_CAP_PRE_FAULT_MEMORY'] as const
