@@ -31,7 +31,6 @@
             'native/readable.cc',
             'native/requests.cc',
             'native/retired.cc',
-            'native/run.cc',
             'native/system.cc',
             'native/tracked_buffers.cc',
             'native/vcpu.cc',

@@ -115,6 +115,8 @@ export interface NativeVcpu extends NativeIoctl, NativeDeviceAttr {
    * -EINTR: see `interruptCause`. Ends by itself (returning -EINTR) when the worker is being terminated.
    */
   runSync(timeoutMs: number): number;
+  /** Names this vCPU to `runVcpu`, in this environment and for as long as this object is reachable. */
+  readonly runSlot: number;
   /** Called on this environment's event loop after each `start*` command. Set once, before the first command. */
   onComplete(callback: NativeVcpuCallback): void;
   /** KVM_RUN on the vCPU's own native thread (made at the first start). The event loop stays alive until it is over. */
@@ -232,6 +234,11 @@ export interface NativeAddon {
   mapAnonymous(length: bigint, options: NativeAnonymousOptions): NativeMapping;
   /** `stable` is refused where the addon can see that it is not so (not a sealed memfd, not INIT_SHARED guest_memfd). */
   mapFile(file: NativeMemoryFile, offset: bigint, length: bigint, shared: boolean, writable: boolean): NativeMapping;
+  /**
+   * `runSync(-1)` of the vCPU with this `runSlot`, for less. Gives undefined where the result is the exit_reason that
+   * `run` holds.
+   */
+  runVcpu(slot: number): number | undefined;
   /** The object of a token made in another thread, as a new handle of its own. */
   adoptVm(token: bigint): NativeVm;
   adoptVcpu(token: bigint): NativeVcpu;

@@ -53,6 +53,7 @@ Napi::Object initialize(Napi::Env env, Napi::Object exports) {
     export_function<open_file>(exports, "openFile");
     export_function<map_anonymous>(exports, "mapAnonymous");
     export_function<map_file>(exports, "mapFile");
+    exports.Set("runVcpu", Napi::Value(env, run_vcpu_function(*Environment::of(env))));
     export_function<adopt_vm>(exports, "adoptVm");
     export_function<adopt_vcpu>(exports, "adoptVcpu");
     export_function<adopt_mapping>(exports, "adoptMapping");

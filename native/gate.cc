@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 
 #include "kick_signal.h"
 
@@ -15,91 +14,87 @@ namespace {
 // A deadline whose signal has not ended the run is signalled again after this many nanoseconds.
 constexpr std::int64_t kRepeat = 10'000'000;
 
-void set_immediate_exit(kvm_run* run, std::uint8_t value) noexcept {
-  std::atomic_ref(run->immediate_exit).store(value, std::memory_order_release);
-}
-
 // A signal that is still on its way arrives at the end of any system call: of this one, and of none of the caller's.
 void absorb_kick() noexcept { ::syscall(SYS_gettid); }
 
 }  // namespace
 
-void RunGate::expect() noexcept {
-  const std::lock_guard lock(mutex_);
-  expected_ = true;
+void RunGate::expect_held() noexcept {
+  Hold held(*this);
+  held.state |= kExpected;
 }
 
-bool RunGate::begin(pid_t thread, Mode mode, std::int64_t deadline) noexcept {
-  const std::lock_guard lock(mutex_);
-  runner_ = thread;
-  expected_ = false;
-  mode_ = mode;
-  deadline_ = deadline;
-  sequence_++;
-  if (sticky_ && mode != Mode::kOther) causes_ |= kKick;
-  if (causes_ == 0) [[likely]] return false;
-  set_immediate_exit(run_, 1);
+bool RunGate::begin_held(Mode mode) noexcept {
+  Hold held(*this);
+  held.state = (held.state & ~kExpected) | kRunning;
+  if ((held.state & kSticky) != 0 && mode != Mode::kOther) held.state |= kKick;
+  if (held.causes() == 0) return false;
+  set_immediate_exit(1);
   return true;
 }
 
 std::uint32_t RunGate::look() noexcept {
-  const std::lock_guard lock(mutex_);
-  const std::uint32_t causes = causes_;
-  causes_ &= ~kSlice;
+  Hold held(*this);
+  const std::uint32_t causes = held.causes();
+  held.state &= ~kSlice;
   // Left alone where no cause of ours set it: then it is the caller's own.
   if (causes == kSlice) {
-    set_immediate_exit(run_, 0);
+    set_immediate_exit(0);
     absorb_kick();
   }
   return causes;
 }
 
-std::uint32_t RunGate::end(bool interrupted) noexcept {
-  const std::lock_guard lock(mutex_);
-  runner_ = 0;
-  expected_ = false;
-  deadline_ = kNever;
-  set_immediate_exit(run_, 0);
-  const std::uint32_t causes = causes_;
-  if (causes != 0) [[unlikely]] absorb_kick();
-  causes_ = 0;
+std::uint32_t RunGate::end_held(bool interrupted) noexcept {
+  Hold held(*this);
+  const std::uint32_t causes = held.causes();
+  // Again, since a kick may have come between.
+  set_immediate_exit(0);
+  if (causes != 0) absorb_kick();
+  held.state &= ~(kRunning | kExpected | kCauses);
   // Nobody sees the end of a run whose handle is being closed; other handles may still run the vCPU.
-  if (interrupted && (causes & (kKick | kClosing)) == kKick) sticky_ = false;
+  if (interrupted && (causes & (kKick | kClosing)) == kKick) held.state &= ~kSticky;
   return causes;
 }
 
-void RunGate::interrupt_locked(std::uint32_t cause) noexcept {
-  causes_ |= cause;
-  // Not begun yet: `begin` sees the cause.
-  if (runner_ == 0) return;
-  set_immediate_exit(run_, 1);
+void RunGate::interrupt(Hold& held, std::uint32_t cause) noexcept {
+  // Where it has not begun yet, `begin` sees the cause.
+  if ((held.state & (kRunning | kExpected)) == 0) return;
+  held.state |= cause;
+  if ((held.state & kRunning) == 0) return;
+  set_immediate_exit(1);
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  send_kick(runner_);
+  send_kick(runner_.load(std::memory_order_relaxed));
 }
 
 void RunGate::kick(bool sticky) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (runner_ != 0 || expected_) interrupt_locked(kKick);
-  if (sticky) sticky_ = true;
+  Hold held(*this);
+  interrupt(held, kKick);
+  if (sticky) held.state |= kSticky;
 }
 
 void RunGate::interrupt(Cause cause) noexcept {
-  const std::lock_guard lock(mutex_);
-  if (runner_ != 0 || expected_) interrupt_locked(cause);
+  Hold held(*this);
+  interrupt(held, cause);
 }
 
 bool RunGate::tick(std::int64_t now, std::int64_t& next) noexcept {
-  const std::lock_guard lock(mutex_);
-  const bool same = last_seen_ == sequence_;
-  last_seen_ = sequence_;
-  const bool timed = mode_ == Mode::kTimed && deadline_ != kNever;
-  if (runner_ == 0 || (!timed && mode_ != Mode::kSliced)) return !same;
-  if (deadline_ <= now) {
-    interrupt_locked(kTimeout);
+  const std::uint64_t sequence = sequence_.load(std::memory_order_relaxed);
+  const bool same = last_seen_ == sequence;
+  last_seen_ = sequence;
+  if ((state_.load(std::memory_order_seq_cst) & kRunning) == 0) return !same;
+  Hold held(*this);
+  const Mode mode = mode_.load(std::memory_order_relaxed);
+  const std::int64_t deadline = deadline_.load(std::memory_order_relaxed);
+  const bool timed = mode == Mode::kTimed && deadline != kNever;
+  if ((held.state & kRunning) == 0 || (!timed && mode != Mode::kSliced)) return !same;
+  if (deadline <= now) {
+    interrupt(held, kTimeout);
     next = std::min(next, now + kRepeat);
   } else {
-    next = std::min(next, deadline_);
-    if (same && mode_ == Mode::kSliced) interrupt_locked(kSlice);
+    next = std::min(next, deadline);
+    // Another run may have begun since `sequence` was read; it has not been here for long.
+    if (same && mode == Mode::kSliced && sequence_.load(std::memory_order_relaxed) == sequence) interrupt(held, kSlice);
   }
   return true;
 }

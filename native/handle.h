@@ -14,6 +14,35 @@ namespace node_kvm {
 
 class Handle;
 
+/** The vCPUs of one environment by small numbers, which JavaScript names them by where a call must be cheap. */
+class Runnable {
+ public:
+  std::uint32_t add(Handle* vcpu) {
+    if (free_.empty()) {
+      slots_.push_back(vcpu);
+      return static_cast<std::uint32_t>(slots_.size() - 1);
+    }
+    const std::uint32_t slot = free_.back();
+    free_.pop_back();
+    slots_[slot] = vcpu;
+    return slot;
+  }
+  /** Once nobody can have the number any more. */
+  void remove(std::uint32_t slot) noexcept {
+    slots_[slot] = nullptr;
+    try {
+      free_.push_back(slot);
+    } catch (...) {
+      // Without memory, it is not used again.
+    }
+  }
+  Handle* at(std::uint32_t slot) const noexcept { return slot < slots_.size() ? slots_[slot] : nullptr; }
+
+ private:
+  std::vector<Handle*> slots_;
+  std::vector<std::uint32_t> free_;
+};
+
 /** What the addon keeps per environment. Handles share it, since finalizers come in any order. */
 struct Environment {
   explicit Environment(napi_env env) : env(env) {}
@@ -24,6 +53,7 @@ struct Environment {
   const napi_env env;
   Napi::FunctionReference constructors[static_cast<std::size_t>(Kind::kCount)];
   std::set<Handle*> handles;
+  Runnable runnable;
   /** What the constructor now being called is to wrap; JavaScript's own `new` finds it empty. */
   std::unique_ptr<Handle> pending;
   bool ending = false;

@@ -59,6 +59,8 @@ OpenRef<T> new_core(std::shared_ptr<T> core) {
 }
 
 Napi::Value new_vcpu_handle(napi_env env, OpenRef<VcpuCore> core);
+/** `runVcpu` of the addon. */
+napi_value run_vcpu_function(Environment& environment);
 
 // The addon's own functions, each in the file of its class.
 Napi::Value open_system(const Napi::CallbackInfo& info);

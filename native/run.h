@@ -1,6 +1,8 @@
 // One KVM_RUN, and its result as one number.
 #pragma once
 
+#include <atomic>
+#include <cerrno>
 #include <cstdint>
 
 #include "uapi.h"
@@ -16,6 +18,15 @@ inline constexpr std::uint32_t kNoExit = 0xffffffff;
  */
 using RunResult = std::int64_t;
 
-RunResult run_once(int fd, kvm_run* run) noexcept;
+inline RunResult run_once(int fd, kvm_run* run) noexcept {
+  const std::atomic_ref reason(run->exit_reason);
+  reason.store(kNoExit, std::memory_order_relaxed);
+  if (::ioctl(fd, KVM_RUN, 0) >= 0) [[likely]] return reason.load(std::memory_order_relaxed);
+  const int number = errno;
+  if ((number == EFAULT || number == EHWPOISON) && reason.load(std::memory_order_relaxed) == KVM_EXIT_MEMORY_FAULT) {
+    return KVM_EXIT_MEMORY_FAULT | number << 16;
+  }
+  return -number;
+}
 
 }  // namespace node_kvm

@@ -15,18 +15,12 @@ namespace {
 constexpr int kCloseLimitMs = 5000;
 constexpr int kKickEveryMs = 10;
 
-class Vcpu;
-
-// What `runSync` finds its vCPU by. It belongs to the function, which may outlive the object.
-struct RunSlot {
-  Vcpu* vcpu;
-};
-
 class Vcpu : public CoreHandle<VcpuCore> {
  public:
-  using CoreHandle::CoreHandle;
+  Vcpu(napi_env env, OpenRef<VcpuCore> core)
+      : CoreHandle(env, Kind::kVcpu, std::move(core)), run_slot(environment()->runnable.add(this)) {}
   ~Vcpu() override {
-    if (run_slot != nullptr) run_slot->vcpu = nullptr;
+    environment()->runnable.remove(run_slot);
     if (run_buffer != nullptr) napi_delete_reference(env(), run_buffer);
     if (completion != nullptr && !environment()->ending) completion->finish();
   }
@@ -62,7 +56,7 @@ class Vcpu : public CoreHandle<VcpuCore> {
   }
 
   TrackedBuffers buffers;
-  RunSlot* run_slot = nullptr;
+  const std::uint32_t run_slot;
   napi_ref run_buffer = nullptr;
   std::shared_ptr<Completion> completion;
   std::uint32_t last_cause = 0;
@@ -85,54 +79,48 @@ bool is_ending(napi_env env) noexcept {
   return !alive;
 }
 
-napi_value run_sync(napi_env env, napi_callback_info raw) noexcept {
+RunResult run_here(napi_env env, VcpuCore& vcpu, std::int64_t deadline) {
+  const Exclusive lock(vcpu);
+  return vcpu.run_sync(deadline, [env] { return is_ending(env); });
+}
+
+Napi::Value run_sync(Vcpu& self, const Napi::CallbackInfo& info) {
+  double timeout = -1;
+  if (napi_get_value_double(info.Env(), info[0], &timeout) != napi_ok || std::isnan(timeout)) {
+    throw_expected(info.Env(), "a number", "timeoutMs", info[0]);
+  }
+  VcpuCore& vcpu = self.core();
+  std::int64_t deadline = RunGate::kNever;
+  if (timeout >= 0 && timeout < 9e12) deadline = Watchdog::now() + static_cast<std::int64_t>(timeout * 1e6);
+  return Napi::Number::New(info.Env(), static_cast<double>(run_here(info.Env(), vcpu, deadline)));
+}
+
+// The largest result that is an exit_reason and nothing else.
+constexpr RunResult kLastPlainExit = 0xffff;
+
+// The hot path. A function of the addon that is told which vCPU, and no method: to unwrap the receiver of a method takes
+// as long as all the rest of the call. One function for all vCPUs, since V8 compiles calls of one that it knows.
+napi_value run_vcpu(napi_env env, napi_callback_info raw) noexcept {
   std::size_t count = 1;
   napi_value argument = nullptr;
-  void* slot = nullptr;
-  double timeout = -1;
-  napi_get_cb_info(env, raw, &count, &argument, nullptr, &slot);
+  void* data = nullptr;
+  napi_get_cb_info(env, raw, &count, &argument, nullptr, &data);
   return guarded(env, [&]() -> napi_value {
-    if (count > 0 && (napi_get_value_double(env, argument, &timeout) != napi_ok || std::isnan(timeout))) {
-      throw_expected(env, "a number", "timeoutMs", argument);
-    }
-    Vcpu* const self = static_cast<RunSlot*>(slot)->vcpu;
-    if (self == nullptr) throw_closed(kind_name(Kind::kVcpu));
-    VcpuCore& vcpu = self->core();
-    std::int64_t deadline = RunGate::kNever;
-    if (timeout >= 0 && timeout < 9e12) deadline = Watchdog::now() + static_cast<std::int64_t>(timeout * 1e6);
-    RunResult result;
-    {
-      const Exclusive lock(vcpu);
-      result = vcpu.run_sync(deadline, [env] { return is_ending(env); });
-    }
+    std::uint32_t slot = UINT32_MAX;
+    napi_get_value_uint32(env, argument, &slot);
+    const auto* const self = static_cast<const Vcpu*>(static_cast<Environment*>(data)->runnable.at(slot));
+    if (self == nullptr) throw_expected(env, "the runSlot of a vCPU", "slot", argument);
+    const RunResult result = run_here(env, self->core(), RunGate::kNever);
+    // Where nothing is to be said beyond exit_reason, nothing is: to make a number costs as well.
+    if (result >= 0 && result <= kLastPlainExit) [[likely]] return nullptr;
     napi_value value = nullptr;
-    if (result <= INT32_MAX) {
-      napi_create_int32(env, static_cast<std::int32_t>(result), &value);
-    } else {
-      napi_create_int64(env, result, &value);
-    }
+    napi_create_int64(env, result, &value);
     return value;
   });
 }
 
-// A function of each object and not of the class: it finds its vCPU by its own data, which costs nothing, where
-// unwrapping the receiver would take as long as all the rest of the call.
-void define_run_sync(napi_env env, napi_value object, Vcpu& vcpu) {
-  auto slot = std::make_unique<RunSlot>(RunSlot{&vcpu});
-  napi_value function = nullptr;
-  const auto finalize = [](napi_env, void* data, void*) {
-    const std::unique_ptr<RunSlot> slot(static_cast<RunSlot*>(data));
-    if (slot->vcpu != nullptr) slot->vcpu->run_slot = nullptr;
-  };
-  if (napi_create_function(env, "runSync", NAPI_AUTO_LENGTH, run_sync, slot.get(), &function) != napi_ok ||
-      napi_add_finalizer(env, function, slot.get(), finalize, nullptr, nullptr) != napi_ok) {
-    throw StateError("ERR_KVM_STATE", "The handle could not be made");
-  }
-  vcpu.run_slot = slot.release();
-  const napi_property_descriptor property = {"runSync", nullptr, nullptr, nullptr, nullptr, function, napi_default, nullptr};
-  if (napi_define_properties(env, object, 1, &property) != napi_ok) {
-    throw StateError("ERR_KVM_STATE", "The handle could not be made");
-  }
+Napi::Value get_run_slot(Vcpu& self, const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), self.run_slot);
 }
 
 Napi::Value kick(Vcpu& self, const Napi::CallbackInfo& info) {
@@ -163,9 +151,10 @@ void deliver(napi_env env, napi_value callback, void* handle, std::int64_t code)
   napi_delete_reference(env, std::exchange(self.self_reference, nullptr));
   napi_value receiver = nullptr;
   napi_value number = nullptr;
-  napi_get_undefined(env, &receiver);
+  napi_get_global(env, &receiver);
   napi_create_int64(env, code, &number);
-  if (napi_call_function(env, receiver, callback, 1, &number, nullptr) == napi_pending_exception) {
+  // As the event loop does it: promises that are settled by it go on before it returns.
+  if (napi_make_callback(env, nullptr, receiver, callback, 1, &number, nullptr) == napi_pending_exception) {
     napi_value error = nullptr;
     if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
   }
@@ -319,15 +308,17 @@ Napi::Value set_one_reg(Vcpu& self, const Napi::CallbackInfo& info) { return one
 }  // namespace
 
 Napi::Value new_vcpu_handle(napi_env env, OpenRef<VcpuCore> core) {
-  auto handle = std::make_unique<Vcpu>(env, Kind::kVcpu, std::move(core));
-  Vcpu& vcpu = *handle;
-  const Napi::Value object = wrap(env, std::move(handle));
-  define_run_sync(env, object, vcpu);
-  return object;
+  return wrap(env, std::make_unique<Vcpu>(env, std::move(core)));
 }
 
 Napi::Value adopt_vcpu(const Napi::CallbackInfo& info) {
   return new_vcpu_handle(info.Env(), adopt_core<VcpuCore>(u64_at(info, 0, "token"), Kind::kVcpu));
+}
+
+napi_value run_vcpu_function(Environment& environment) {
+  napi_value function = nullptr;
+  napi_create_function(environment.env, "runVcpu", NAPI_AUTO_LENGTH, run_vcpu, &environment, &function);
+  return function;
 }
 
 void define_vcpu(Environment& environment) {
@@ -336,6 +327,8 @@ void define_vcpu(Environment& environment) {
       .getter<get_run>("run")
       .getter<get_interrupt_cause>("interruptCause")
       .getter<get_running>("running")
+      .getter<get_run_slot>("runSlot")
+      .method<run_sync>("runSync")
       .method<kick>("kick")
       .method<ioctl_method<Vcpu>>("ioctl")
       .method<get_device_attr<Vcpu>>("getDeviceAttr")

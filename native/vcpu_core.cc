@@ -12,8 +12,9 @@ VcpuCore::VcpuCore(Fd fd, std::uint32_t id, std::shared_ptr<VmCore> vm, std::siz
       vm_(std::move(vm)),
       mapping_(std::make_shared<VcpuMapping>(
           VcpuMapping{MappedRegion(vm_->vcpu_mmap_size(), PROT_READ | PROT_WRITE, MAP_SHARED, this->fd(), 0), vm_})),
-      gate_(run()),
       xsave_size_(xsave_size),
+      run_(reinterpret_cast<kvm_run*>(mapping_->region.data())),
+      gate_(run_),
       thread_(std::make_unique<VcpuThread>(*this)) {}
 
 VcpuCore::~VcpuCore() {
@@ -59,13 +60,8 @@ RunResult VcpuCore::complete_pending() noexcept {
   return result;
 }
 
-Exclusive::Exclusive(FileCore& core) {
-  if (core.kind() != Kind::kVcpu) return;
-  auto& vcpu = static_cast<VcpuCore&>(core);
-  if (!vcpu.try_lock()) {
-    throw StateError("ERR_KVM_RUNNING", "vCPU " + std::to_string(vcpu.id()) + " is running");
-  }
-  vcpu_ = &vcpu;
+void Exclusive::throw_running(const VcpuCore& vcpu) {
+  throw StateError("ERR_KVM_RUNNING", "vCPU " + std::to_string(vcpu.id()) + " is running");
 }
 
 }  // namespace node_kvm

@@ -33,7 +33,7 @@ class VcpuCore : public FileCore {
   std::uint32_t id() const { return id_; }
   const std::shared_ptr<VmCore>& vm() const { return vm_; }
   const std::shared_ptr<VcpuMapping>& mapping() const { return mapping_; }
-  kvm_run* run() const { return reinterpret_cast<kvm_run*>(mapping_->region.data()); }
+  kvm_run* run() const { return run_; }
   RunGate& gate() { return gate_; }
   VcpuThread& thread();
   /** What KVM_CAP_XSAVE2 gives, 0 without it. */
@@ -67,10 +67,12 @@ class VcpuCore : public FileCore {
   const std::uint32_t id_;
   const std::shared_ptr<VmCore> vm_;
   const std::shared_ptr<VcpuMapping> mapping_;
-  RunGate gate_;
   std::size_t xsave_size_;
+  // What every run touches, side by side.
+  kvm_run* const run_;
   std::atomic<bool> busy_{false};
   std::atomic<bool> watched_{false};
+  RunGate gate_;
   std::atomic<std::uint32_t> interrupt_cause_{0};
   std::unique_ptr<VcpuThread> thread_;
 };
@@ -78,7 +80,10 @@ class VcpuCore : public FileCore {
 /** The lock of a vCPU while it is in scope; nothing for other kinds of core. Throws ERR_KVM_RUNNING. */
 class Exclusive {
  public:
-  explicit Exclusive(FileCore& core);
+  explicit Exclusive(FileCore& core) {
+    if (core.kind() == Kind::kVcpu) take(static_cast<VcpuCore&>(core));
+  }
+  explicit Exclusive(VcpuCore& vcpu) { take(vcpu); }
   ~Exclusive() {
     if (vcpu_ != nullptr) vcpu_->unlock();
   }
@@ -88,6 +93,12 @@ class Exclusive {
   void hand_over() { vcpu_ = nullptr; }
 
  private:
+  void take(VcpuCore& vcpu) {
+    if (!vcpu.try_lock()) [[unlikely]] throw_running(vcpu);
+    vcpu_ = &vcpu;
+  }
+  [[noreturn]] static void throw_running(const VcpuCore& vcpu);
+
   VcpuCore* vcpu_ = nullptr;
 };
 

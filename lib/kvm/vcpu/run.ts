@@ -1,6 +1,8 @@
 /** Running the guest: in this thread, as a promise on the vCPU's own thread, or as a loop. *KVM_RUN* */
+import { RUN } from '../../abi/index.ts';
 import { options as checkOptions } from '../../arguments.ts';
 import { KvmStateError } from '../../errors.ts';
+import { native as addon } from '../../native.ts';
 import type { NativeVcpu } from '../../native.ts';
 import type { InterruptCause, InterruptedExit, VcpuExit } from '../exits/types.ts';
 import type { Vm } from '../vm/vm.ts';
@@ -32,6 +34,8 @@ interface Waiter {
 }
 
 export abstract class VcpuRun extends VcpuMisc {
+  readonly #runVcpu = addon().runVcpu;
+  readonly #runSlot: number;
   #waiter: Waiter | undefined;
   #listening = false;
   /** The command on the vCPU's thread that is not a run. */
@@ -39,6 +43,7 @@ export abstract class VcpuRun extends VcpuMisc {
 
   protected constructor(vm: Vm, native: NativeVcpu, id: number) {
     super(vm, native, id);
+    this.#runSlot = native.runSlot;
   }
 
   /**
@@ -58,7 +63,7 @@ export abstract class VcpuRun extends VcpuMisc {
     if (this.#waiter !== undefined) throw this.runningError();
     const kept = this.takeKept();
     if (kept !== undefined) return kept;
-    let code = this.#runHere(timeoutMs);
+    let code = options === undefined ? this.#enter() : this.#runHere(timeoutMs);
     if (code === EAGAIN) code = this.#runHereAgain(timeoutMs);
     if (code >= 0) return this.arrived(code);
     if (code === EINTR) return this.#interrupted(undefined);
@@ -150,6 +155,15 @@ export abstract class VcpuRun extends VcpuMisc {
       busy.add(this);
       this.#otherCommand = (code) => (this.closed ? reject(this.#closedError()) : resolve(code));
     });
+  }
+
+  /** The hot path: without a time-out, and without a number made of each result. */
+  #enter(): number {
+    try {
+      return this.#runVcpu(this.#runSlot) ?? this.mapping.getUint32(RUN.exitReason, true);
+    } catch (error) {
+      throw this.wrap(error);
+    }
   }
 
   #runHere(timeoutMs: number): number {
