@@ -1,7 +1,9 @@
-// The native thread of a vCPU: made at the first command, it waits for the next one without using a CPU.
+// The native thread of a vCPU: made at the first command. It waits for the next one without using a CPU, but for a few
+// microseconds where commands follow each other closely.
 #pragma once
 
 #include <napi.h>
+#include <uv.h>
 
 #include <atomic>
 #include <condition_variable>
@@ -26,27 +28,31 @@ class Completion {
 
   /** In the environment's thread: the loop stays alive until the result is delivered. */
   void expect() noexcept;
-  void unexpect() noexcept;
   /** In the vCPU's thread. */
   void send(std::int64_t code) noexcept;
   /** Waits for `send`; false where it has not come after so long. */
   bool wait(int milliseconds) noexcept;
-  bool pending() noexcept;
+  bool pending() const noexcept { return pending_.load(std::memory_order_acquire); }
   /** In the environment's thread: no command will follow. The queue ends once the last result is out. */
   void finish() noexcept;
 
  private:
-  static void call_js(napi_env env, napi_value callback, void* context, void* data) noexcept;
-  static void finalize(napi_env env, void* data, void* context) noexcept;
+  struct Waker;
+  static void woken(uv_async_t* async) noexcept;
+  void let_go() noexcept;
 
+  // Between the two threads. `waker_` changes in the environment's thread, under the mutex.
   std::mutex mutex_;
   std::condition_variable sent_;
+  Waker* waker_ = nullptr;
+  std::atomic<std::int64_t> code_{0};
+  std::atomic<bool> pending_{false};
+  std::atomic<bool> sent_code_{false};
+  // In the environment's thread only.
   napi_env env_ = nullptr;
-  napi_threadsafe_function queue_ = nullptr;
+  napi_ref callback_ = nullptr;
   Deliver deliver_ = nullptr;
   void* handle_ = nullptr;
-  std::int64_t code_ = 0;
-  bool pending_ = false;
   bool undelivered_ = false;
   bool finished_ = false;
 };
@@ -70,12 +76,15 @@ class VcpuThread {
   enum Command : std::uint32_t { kNone, kRun, kPreFault, kQuit };
   void start(Command command, std::shared_ptr<Completion> to);
   void loop() noexcept;
+  std::uint32_t next_command() noexcept;
 
   VcpuCore& core_;
   std::thread thread_;
   std::atomic<std::uint32_t> command_{kNone};
   std::shared_ptr<Completion> to_;
   std::shared_ptr<kvm_pre_fault_memory> range_;
+  // The last command came so soon that the next may well, too. Of the thread.
+  bool prompt_ = false;
 };
 
 }  // namespace node_kvm
