@@ -11,8 +11,8 @@ const SIZE = 64 * MiB;
 const word = (value) => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
 
 /** mov ebx, RANGE; mov ecx, pages; next: (an access to [ebx]); add ebx, 4096; dec ecx; jnz next; hlt */
-const touch = (access) => Uint8Array.from([
-  0xbb, ...word(RANGE), 0xb9, ...word(SIZE / 4096), ...access, 0x81, 0xc3, ...word(4096), 0x49, 0x75, 0xf7 - access.length, 0xf4,
+const touch = (access, size) => Uint8Array.from([
+  0xbb, ...word(RANGE), 0xb9, ...word(size / 4096), ...access, 0x81, 0xc3, ...word(4096), 0x49, 0x75, 0xf7 - access.length, 0xf4,
 ]);
 const WRITE = [0xc6, 0x03, 0x01];
 const READ = [0x8a, 0x03];
@@ -25,28 +25,30 @@ const CASES = [
   ['shared anonymous 4 KiB, read', { backing: { kind: 'anonymous' } }, { access: READ }],
   ['shared anonymous 4 KiB, populated by the host', { backing: { kind: 'anonymous' } }, { populated: true }],
   ['shared anonymous, THP', { backing: { kind: 'anonymous' } }, { huge: true }],
+  // As many as the lab has.
+  ['shared hugetlb 2 MiB', { backing: { kind: 'hugetlb' } }, { size: 16 * MiB }],
   ['shared memfd', { backing: { kind: 'memfd' } }],
   ['shared memfd, populated by the host', { backing: { kind: 'memfd' } }, { populated: true }],
 ];
 
 export default {
   name: 'prefault-pays',
-  what: 'first touch of 64 MiB by the guest, with and without pre-fault, by backing',
+  what: 'first touch of memory by the guest, with and without pre-fault, by backing',
   async run(bench) {
     const rounds = bench.quick ? 3 : 9;
     for (const [name, options, how = {}] of CASES) {
-      const { vcpus: count = 1, access = WRITE, allocated = false, populated = false, huge = false } = how;
+      const { vcpus: count = 1, access = WRITE, allocated = false, populated = false, huge = false, size = SIZE } = how;
       const { vm, memory, close } = openVm(bench.api, 'sw-protected');
       memory.add({ gpa: 0n, size: 0x10000 });
-      memory.write(BigInt(CODE), touch(access));
+      memory.write(BigInt(CODE), touch(access, size));
       const vcpus = Array.from({ length: count }, (_, id) => vm.createVcpu(id));
-      const range = { gpa: BigInt(RANGE), size: SIZE };
+      const range = { gpa: BigInt(RANGE), size };
       /** Fresh memory each time: `work` gets a guest that has touched nothing. */
       const fresh = async (work) => {
         const region = memory.add({ ...range, ...options });
-        if (huge) region.mapping.madvise(0, SIZE, 'hugepage');
+        if (huge) region.mapping.madvise(0, size, 'hugepage');
         if (allocated) memory.allocate(range);
-        if (populated) region.mapping.madvise(0, SIZE, 'populate-write');
+        if (populated) region.mapping.madvise(0, size, 'populate-write');
         startFlat(vcpus[0], BigInt(CODE));
         const result = await work();
         region.remove();
@@ -70,7 +72,7 @@ export default {
       }
       const ratios = without.map((time, round) => (ahead[round] + after[round]) / time);
       bench.row({
-        name: `prefault-pays ${name}${count > 1 ? `, ${count} vCPUs` : ''}`, unit: 'ms', runs: rounds, ratio: median(ratios),
+        name: `prefault-pays ${name}${count > 1 ? `, ${count} vCPUs` : ''}, ${size / MiB} MiB`, unit: 'ms', runs: rounds, ratio: median(ratios),
         ours: (median(ahead) + median(after)) / 1e6, baseline: median(without) / 1e6, spread: spreadOf(ratios),
         note: `pre-fault ${(median(ahead) / 1e6).toFixed(1)}, then the touch ${(median(after) / 1e6).toFixed(1)}`,
       });

@@ -9,7 +9,7 @@ import type { Attribute } from './events.ts';
 import type { HostSide } from './host-side.ts';
 import { IntervalMap } from './interval-map.ts';
 import { hex } from './layout.ts';
-import type { MemoryRegion } from './region.ts';
+import type { MemoryRegion, RemoveOptions } from './region.ts';
 
 export interface AccessOptions {
   /** `'shared'`: the shared side, even where the guest has the private one. */
@@ -20,6 +20,7 @@ const PAGES = 2 ** 40;
 const CHUNK = 2 ** 18;
 // From here on, zeroing a new array costs more than a second step.
 const SLICE_MAX = 2 ** 20;
+const EMPTY = new Uint8Array(0);
 
 export abstract class AccessibleMemory extends AddressSpace {
   /** By page. The kernel has no getter, so this is the truth. */
@@ -28,8 +29,8 @@ export abstract class AccessibleMemory extends AddressSpace {
   readonly #scratchView = new DataView(this.#scratch.buffer);
   #view: DataView = this.#scratchView;
   // The window that the last copy went to: most go where one has been. An access inside it costs a comparison and the
-  // copy. Its length is 0 as soon as its region is removed, since then it is detached.
-  #window: Uint8Array = new Uint8Array(0);
+  // copy. Its length is 0 once its region is removed, or its mapping closed, since then it is detached.
+  #window: Uint8Array = EMPTY;
   #windowBuffer = this.#window.buffer;
   #windowOffset = 0;
   #windowStart = 0;
@@ -271,6 +272,11 @@ export abstract class AccessibleMemory extends AddressSpace {
     const at = Number(gpa) - this.#windowStart;
     const inside = at >= 0 && length > 0 && at + length <= this.#window.length;
     return inside && (this.#windowShared || this.attributeMap.uniform === 'shared') ? at : -1;
+  }
+
+  protected override removeRegion(region: MemoryRegion, options: RemoveOptions): void {
+    super.removeRegion(region, options);
+    this.#window = EMPTY;
   }
 
   #moveWindow(region: MemoryRegion, host: HostSide, start: number, length: number): void {

@@ -113,6 +113,22 @@ describe('slots', () => {
     }
   });
 
+  kvmTest('have a lowest number that is free', () => {
+    const { vm, mapping } = setUp();
+    const set = (slot: number): void => (
+      vm.setUserMemoryRegion({ slot, gpa: BigInt(slot * PAGE), size: PAGE, mapping, mappingOffset: slot * PAGE }));
+    expect(vm.freeMemslot).toBe(0);
+    for (const [slot, free] of [[0, 1], [2, 1], [1, 3], [5, 3]] as const) {
+      set(slot);
+      expect(vm.freeMemslot).toBe(free);
+    }
+    vm.deleteMemslot(2);
+    vm.deleteMemslot(5);
+    expect(vm.freeMemslot).toBe(2);
+    set(2);
+    expect(vm.freeMemslot).toBe(3);
+  });
+
   kvmTest('may be many', () => {
     const { vm, mapping } = setUp();
     for (let slot = 0; slot < 500; slot++) {

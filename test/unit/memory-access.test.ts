@@ -51,6 +51,47 @@ describe('access to guest memory', () => {
     expect(guest.read(0x14000n, 4)).toEqual(bytes.slice(0x800, 0x804));
   });
 
+  it('goes to the memory that is there now, not to where the last access went', () => {
+    const { guest } = memory();
+    const bytes = new Uint8Array(64).fill(7);
+    const into = new Uint8Array(64);
+    for (let time = 0; time < 2; time++) {
+      guest.write(0x10000n, bytes);
+      guest.readInto(0x10000n, into);
+      expect(into).toEqual(bytes);
+      guest.remove(guest.region(0x10000n)!);
+      expect(() => guest.write(0x10000n, bytes)).toThrow(RangeError);
+      expect(() => guest.readInto(0x10000n, into)).toThrow(RangeError);
+      expect(() => guest.read(0x10000n, 64)).toThrow(RangeError);
+      guest.add({ gpa: 0x10000n, size: 16 * KiB });
+      expect(guest.read(0x10000n, 64)).toEqual(new Uint8Array(64));
+    }
+    // Up to the last byte of a region, and not one further.
+    guest.write(0x100fc0n, bytes);
+    expect(guest.read(0x100fc0n, 64)).toEqual(bytes);
+    guest.readInto(0x100fc0n, into);
+    expect(() => guest.write(0x100fc1n, bytes)).toThrow(RangeError);
+    expect(() => guest.readInto(0x100fc1n, into)).toThrow(RangeError);
+    expect(() => guest.read(0x101000n, 0)).toThrow(RangeError);
+    expect(() => guest.write(-0x1000n, bytes)).toThrow(RangeError);
+  });
+
+  it('refuses what has become private since the last access there', () => {
+    const { guest } = memory();
+    const into = new Uint8Array(64);
+    guest.readInto(0x14000n, into);
+    guest.convert({ gpa: 0x14000n, size: 4 * KiB, to: 'private' });
+    const refused = expect.objectContaining({ code: 'ERR_KVM_PRIVATE' });
+    expect(() => guest.readInto(0x14000n, into)).toThrow(refused);
+    expect(() => guest.write(0x14000n, into)).toThrow(refused);
+    expect(() => guest.read(0x14000n, 64)).toThrow(refused);
+    guest.readInto(0x15000n, into);
+    guest.readInto(0x14000n, into, { side: 'shared' });
+    expect(() => guest.readInto(0x14000n, into)).toThrow(refused);
+    guest.convert({ gpa: 0x14000n, size: 4 * KiB, to: 'shared' });
+    guest.readInto(0x14000n, into);
+  });
+
   it('gives a copy, not a view', () => {
     const { guest } = memory();
     const copy = guest.read(0x10000n, 4);
