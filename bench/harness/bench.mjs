@@ -70,9 +70,10 @@ export class Bench {
   async compare({ name, unit = 'ns', target, ours, baseline, n, roundMs, rounds, speed = false, note }) {
     const pairs = rounds ?? (this.quick ? 25 : this.choose({ host: 401, lab: 101 }));
     const size = n ?? await this.#calibrate(ours, roundMs ?? this.choose({ host: 1, lab: 10 }));
-    // The same warm-up for both, long enough for the compilers here.
-    for (let round = 0; round < Math.max(5, Math.ceil(pairs / 10)); round++) {
-      await ours(size);
+    // The same warm-up for both, long enough for the compilers here: by time, since operations may be few and long.
+    const enough = this.choose({ host: 0.2e9, lab: 1.5e9 });
+    for (let round = 0, spent = 0; round < 2 || (round < 100 && spent < enough); round++) {
+      spent += await ours(size);
       await baseline(size);
     }
     const here = [];
