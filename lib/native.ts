@@ -137,6 +137,8 @@ export interface NativeVcpu extends NativeIoctl, NativeDeviceAttr {
    * May be called from any thread's handle.
    */
   kick(sticky: boolean): void;
+  /** Ends the KVM_RUN in progress as its time-out would; nothing where there is none. From any thread's handle. */
+  stop(): void;
   /** Why the last -EINTR: bit 0 a kick, bit 1 the time-out, bit 2 a signal of the process, bit 3 closing. */
   readonly interruptCause: number;
   /** True while a KVM_RUN or another command is in progress on any thread. */

@@ -128,6 +128,11 @@ Napi::Value kick(Vcpu& self, const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value stop(Vcpu& self, const Napi::CallbackInfo& info) {
+  self.core().gate().interrupt(RunGate::kTimeout);
+  return info.Env().Undefined();
+}
+
 Napi::Value complete_pending(Vcpu& self, const Napi::CallbackInfo& info) {
   const Exclusive lock(self.core());
   return Napi::Number::New(info.Env(), static_cast<double>(self.core().complete_pending()));
@@ -330,6 +335,7 @@ void define_vcpu(Environment& environment) {
       .getter<get_run_slot>("runSlot")
       .method<run_sync>("runSync")
       .method<kick>("kick")
+      .method<stop>("stop")
       .method<ioctl_method<Vcpu>>("ioctl")
       .method<get_device_attr<Vcpu>>("getDeviceAttr")
       .method<set_device_attr<Vcpu>>("setDeviceAttr")

@@ -30,7 +30,6 @@ interface Waiter {
   timer: NodeJS.Timeout | undefined;
   aborted: boolean;
   timedOut: boolean;
-  kicked: boolean;
 }
 
 export abstract class VcpuRun extends VcpuMisc {
@@ -66,7 +65,7 @@ export abstract class VcpuRun extends VcpuMisc {
     let code = options === undefined ? this.#enter() : this.#runHere(timeoutMs);
     if (code === EAGAIN) code = this.#runHereAgain(timeoutMs);
     if (code >= 0) return this.arrived(code);
-    if (code === EINTR) return this.#interrupted(undefined);
+    if (code === EINTR) return this.#interrupted(code);
     this.syncRegs.afterRun(false);
     throw runFailure(code, this.id);
   }
@@ -108,7 +107,7 @@ export abstract class VcpuRun extends VcpuMisc {
     const generator = this.#loop(signal);
     const finish = generator.return.bind(generator);
     generator.return = (value) => {
-      if (this.#waiter !== undefined) this.#stop(this.#waiter);
+      if (this.#waiter !== undefined && !this.closed) this.native.kick(false);
       return finish(value);
     };
     return generator;
@@ -123,7 +122,6 @@ export abstract class VcpuRun extends VcpuMisc {
    */
   kick(): void {
     this.expectOpen();
-    if (this.#waiter !== undefined) this.#waiter.kicked = true;
     this.check(() => this.native.kick(true));
   }
 
@@ -198,7 +196,7 @@ export abstract class VcpuRun extends VcpuMisc {
         return;
       }
       const waiter: Waiter = {
-        resolve, reject, signal, onAbort: undefined, timer: undefined, aborted: false, timedOut: false, kicked: false,
+        resolve, reject, signal, onAbort: undefined, timer: undefined, aborted: false, timedOut: false,
       };
       this.#waiter = waiter;
       if (timeoutMs >= 0) this.#armTimer(waiter, timeoutMs);
@@ -226,7 +224,7 @@ export abstract class VcpuRun extends VcpuMisc {
 
   /** Ends this run and no other. */
   #stop(waiter: Waiter): void {
-    if (this.#waiter === waiter && !this.closed) this.native.kick(false);
+    if (this.#waiter === waiter && !this.closed) this.native.stop();
   }
 
   #listen(): void {
@@ -255,9 +253,11 @@ export abstract class VcpuRun extends VcpuMisc {
       if (code >= 0) {
         waiter.resolve(this.arrived(code));
       } else if (code === EINTR || code === EAGAIN) {
-        const exit = this.#interrupted(waiter);
-        if (waiter.aborted) waiter.reject(waiter.signal!.reason);
-        else waiter.resolve(exit);
+        const exit = this.#interrupted(code);
+        if (!waiter.aborted) return waiter.resolve(exit);
+        // Ended for both: the kick is still to be seen.
+        if (exit.cause === 'kick') this.native.kick(true);
+        waiter.reject(waiter.signal!.reason);
       } else {
         this.syncRegs.afterRun(false);
         waiter.reject(runFailure(code, this.id));
@@ -269,7 +269,7 @@ export abstract class VcpuRun extends VcpuMisc {
 
   /** Runs again after an EAGAIN, unless somebody wanted the run to end meanwhile. True where it does. */
   #goesOn(waiter: Waiter): boolean {
-    if (waiter.aborted || waiter.timedOut || waiter.kicked || this.closed) return false;
+    if (waiter.aborted || waiter.timedOut || this.closed) return false;
     try {
       this.native.startRun();
       busy.add(this);
@@ -288,14 +288,15 @@ export abstract class VcpuRun extends VcpuMisc {
     return waiter;
   }
 
-  #interrupted(waiter: Waiter | undefined): InterruptedExit {
+  #interrupted(code: number): InterruptedExit {
     this.syncRegs.afterRun(false);
-    const bits = this.closed ? BY_CLOSING : this.native.interruptCause;
+    if (this.closed) throw this.#closedError();
+    // EAGAIN: the time-out or the abort came between two runs.
+    const bits = code === EAGAIN ? BY_TIMEOUT : this.native.interruptCause;
     if ((bits & BY_CLOSING) !== 0) throw this.#closedError();
     let cause: InterruptCause = 'signal';
-    if (waiter?.kicked === true) cause = 'kick';
-    else if (waiter?.timedOut === true || (bits & (BY_KICK | BY_TIMEOUT)) === BY_TIMEOUT) cause = 'timeout';
-    else if ((bits & BY_KICK) !== 0) cause = 'kick';
+    if ((bits & BY_KICK) !== 0) cause = 'kick';
+    else if ((bits & BY_TIMEOUT) !== 0) cause = 'timeout';
     return { reason: 'interrupted', cause };
   }
 
