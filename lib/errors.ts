@@ -15,6 +15,7 @@ export class KvmError extends Error {
 }
 setName(KvmError, 'KvmError');
 
+/** What a failed system call left: its errno in both forms, and its name. */
 export interface KvmSystemErrorOptions {
   readonly code: string;
   /** Negative, as in Node. */
@@ -54,6 +55,7 @@ export class KvmUnsupportedError extends KvmError {
 }
 setName(KvmUnsupportedError, 'KvmUnsupportedError');
 
+/** What stands in the way, as the `code` of a {@link KvmStateError}. */
 export type KvmStateErrorCode =
   | 'ERR_KVM_STATE' | 'ERR_KVM_CLOSED' | 'ERR_KVM_RUNNING' | (string & { readonly name?: never });
 
@@ -68,6 +70,7 @@ export class KvmStateError extends KvmError {
 }
 setName(KvmStateError, 'KvmStateError');
 
+/** What is known of a guest that failed: the exit, and the registers where they could be read. */
 export interface KvmGuestErrorOptions {
   readonly exit: unknown;
   readonly registers?: unknown;
@@ -101,6 +104,7 @@ export class KvmFirmwareError extends KvmError {
 }
 setName(KvmFirmwareError, 'KvmFirmwareError');
 
+/** What the message of a {@link KvmSystemError} says beside the system call's name and its errno. */
 export interface WrapOptions {
   /** What failed, instead of the system call's name: `'Binding slot 3'`. */
   readonly message?: string;

@@ -6,6 +6,7 @@
 import { typeError, rangeError, unknownKey } from '../arguments.ts';
 import type { DecodedFields, Encodable, Field, Fields } from './fields.ts';
 
+/** Where a member of a struct is: offset and size in bytes, as the kernel's headers have it. */
 export interface LayoutEntry {
   /** The member as C writes it in offsetof: `exception.nr`, `ranges[0].base`. */
   readonly member: string;
@@ -13,6 +14,7 @@ export interface LayoutEntry {
   readonly size: number;
 }
 
+/** A kernel struct: its size, its fields, and how to read and make its bytes. */
 export interface Struct<F extends Fields> {
   /** The kernel's name, `kvm_regs`. */
   readonly cName: string;
@@ -45,6 +47,8 @@ export type Decoded<S> = S extends Struct<infer F> ? DecodedFields<F> : never;
 export type Input<S> = Encodable<Decoded<S>>;
 
 /**
+ * Makes the codec of a struct of fixed size from the table of its fields.
+ *
  * @param cName the kernel's name of the struct.
  * @param size in bytes.
  * @param label how errors call it; the kernel's name without `kvm_` by default.

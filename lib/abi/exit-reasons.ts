@@ -47,6 +47,7 @@ export const EXIT_REASONS = {
   KVM_EXIT_SNP_REQ_CERTS: 43,
 } as const;
 
+/** An exit reason by name: the kernel's KVM_EXIT_* in kebab-case. */
 export type ExitReasonName = keyof typeof EXIT_REASONS;
 
 export const EXIT_REASON_NAMES: ReadonlyMap<number, ExitReasonName> = new Map(

@@ -14,11 +14,13 @@ export interface Field<T> {
   /** For a struct or an array of structs: its members, as an object of fields. */
   readonly members?: Fields | undefined;
   readonly isArray?: boolean;
+  /** Reads the field of the struct that is `base` bytes into `view`. */
   get(view: DataView, base: number): T;
   /** Checks the value, then writes it. `path` and `key` name the field in errors: `regs` and `rip`. */
   set(view: DataView, base: number, value: unknown, path: string, key: string): void;
 }
 
+/** The members of a struct, by the names that they have here. */
 export type Fields = { readonly [key: string]: Field<unknown> };
 
 /** What an object of fields decodes to. */

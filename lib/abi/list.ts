@@ -5,6 +5,7 @@ import { rangeError, typeError } from '../arguments.ts';
 import type { Decoded, Input, Struct } from './codec.ts';
 import type { Fields } from './fields.ts';
 
+/** A kernel struct that ends in a flexible array: a header with a count, and that many entries. */
 export interface List<F extends Fields> {
   readonly cName: string;
   /** The kernel's name of the count, a u32 at offset 0. */
@@ -15,11 +16,13 @@ export interface List<F extends Fields> {
   readonly entry: Struct<F>;
   /** The bytes for `count` entries, all zero but the count: what a GET ioctl takes. */
   allocate(count: number): Uint8Array;
+  /** The header with the count, and the entries behind it. */
   encode(entries: readonly Input<Struct<F>>[]): Uint8Array;
   /** As many entries as the count says, or `count` where that is given. */
   decode(source: Uint8Array, count?: number): Decoded<Struct<F>>[];
 }
 
+/** Makes the codec of a struct that ends in a flexible array. `headerSize` is in bytes. */
 export function list<F extends Fields>(
   cName: string, countName: string, entriesName: string, headerSize: number, entry: Struct<F>,
 ): List<F> {

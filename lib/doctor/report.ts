@@ -32,6 +32,7 @@ export interface Verdict {
   readonly remedy?: string;
 }
 
+/** What this host can do, found by trying it. */
 export interface DoctorReport {
   /** The strongest tier that was really made here, or null without a usable KVM. */
   readonly tier: Tier | null;

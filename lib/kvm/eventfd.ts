@@ -13,6 +13,7 @@ export interface EventfdToken {
   readonly token: bigint;
 }
 
+/** How an eventfd counts. */
 export interface EventfdOptions {
   /** What the counter begins with, below 2^32. Default: 0. */
   readonly initial?: number;
@@ -20,6 +21,7 @@ export interface EventfdOptions {
   readonly semaphore?: boolean;
 }
 
+/** What ends a wait early. */
 export interface WaitOptions {
   /** Aborting it rejects the wait with `signal.reason`. */
   readonly signal?: AbortSignal;

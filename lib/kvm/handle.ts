@@ -38,6 +38,7 @@ export abstract class Closeable<N extends NativeCloseable> {
     if (parent !== undefined) parent.#children.add(this);
   }
 
+  /** Whether {@link close} was called, here or by the object that this one belongs to. */
   get closed(): boolean {
     return this.#closed;
   }
@@ -62,6 +63,7 @@ export abstract class Closeable<N extends NativeCloseable> {
     if (failures.length > 0) throw wrapSystemError(failures[0], { message: `Closing the ${this.#label}` });
   }
 
+  /** The same as {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }

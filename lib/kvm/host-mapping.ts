@@ -8,6 +8,7 @@ import { native as addon } from '../native.ts';
 import type { NativeMapping, NativeMemoryFile } from '../native.ts';
 import { Closeable, Handle, expectHandle, explain, nativeOf } from './handle.ts';
 
+/** How anonymous memory is mapped. */
 export interface AnonymousOptions {
   /** MAP_SHARED; default false. */
   readonly shared?: boolean;
@@ -17,6 +18,7 @@ export interface AnonymousOptions {
   readonly noreserve?: boolean;
 }
 
+/** Which part of a file is mapped, and how. */
 export interface FileMappingOptions {
   /** In bytes, a multiple of 4096; default 0. */
   readonly offset?: number;

@@ -3,7 +3,9 @@ import { HostFile } from './host-file.ts';
 import { HostMapping } from './host-mapping.ts';
 import type { AnonymousOptions, FileMappingOptions } from './host-mapping.ts';
 
+/** Where a guest address space takes host memory from. Each call gives a mapping that the caller closes. */
 export interface HostMemory {
+  /** Memory of `size` bytes, a multiple of 4096, that is in no file. */
   anonymous(size: number, options: AnonymousOptions): HostMapping;
   /** A new memfd of `size` bytes, mapped shared. `hugetlb`: the huge page size in bytes, or 0. */
   memfd(name: string, size: number, options: { readonly hugetlb: 0 | 0x200000 | 0x40000000 }): HostMapping;

@@ -7,7 +7,9 @@ import { KvmError } from '../errors.ts';
 import type { NativeFile, NativeReadable } from '../native.ts';
 import { Handle } from './handle.ts';
 
+/** How a statistic behaves (KVM_STATS_TYPE_*). */
 export type StatType = 'cumulative' | 'instant' | 'peak' | 'linear-histogram' | 'log-histogram' | 'unknown';
+/** What a statistic is counted in (KVM_STATS_UNIT_*). */
 export type StatUnit = 'none' | 'bytes' | 'seconds' | 'cycles' | 'boolean' | 'unknown';
 
 /** What one statistic is. Its value times `base` to the power `exponent` is in `unit`. */

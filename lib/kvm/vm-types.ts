@@ -14,6 +14,7 @@ const NUMBERS = {
   tdx: Number(KVM_X86_TDX_VM),
 } as const;
 
+/** A VM type by name: KVM_X86_*_VM in kebab-case. */
 export type VmTypeName = keyof typeof NUMBERS;
 
 export const VM_TYPE_NAMES = Object.keys(NUMBERS) as VmTypeName[];
@@ -23,6 +24,7 @@ export function vmTypeNumber(type: VmTypeName | number): number {
   return typeof type === 'number' ? u32('type', type) : NUMBERS[oneOf('type', type, VM_TYPE_NAMES)];
 }
 
+/** The name of a VM type by the kernel's number. */
 export function vmTypeName(type: number): VmTypeName | 'unknown' {
   return VM_TYPE_NAMES.find((name) => NUMBERS[name] === type) ?? 'unknown';
 }

@@ -1,5 +1,6 @@
 import { KvmError } from '../errors.ts';
 
+/** What the lab failed at, as the `code` of a LabError. */
 export type LabErrorCode =
   | 'ERR_KVM_LAB_PACKAGES' | 'ERR_KVM_LAB_BUILD' | 'ERR_KVM_LAB_NOT_BUILT' | 'ERR_KVM_LAB_MACHINE' | 'ERR_KVM_LAB_TIMEOUT';
 

@@ -6,6 +6,7 @@ import { cachePaths } from './paths.ts';
 import type { LabCpu } from './qemu.ts';
 import { kernelKey, kernelSource } from './source.ts';
 
+/** Which of the kernels that were built, and where to look. */
 export interface FindLabOptions {
   /** A kernel source tree or tarball. Default: the newest linux-source of Debian in /usr/src. */
   readonly kernelSource?: string;

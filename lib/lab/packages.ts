@@ -78,6 +78,7 @@ export function missingPackages(options: FindLabOptions = {}): string[] {
   return packagesMissing({ build: !built, debianSource: options.kernelSource === undefined });
 }
 
+/** The command line that installs these Debian packages, to be shown. */
 export function installCommand(packages: readonly string[]): string {
   return `apt-get update && apt-get install -y --no-install-recommends ${packages.join(' ')}`;
 }

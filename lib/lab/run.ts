@@ -12,6 +12,7 @@ import { checkCwd, checkWritable, commandEnvironment, DEFAULT_CPUS, DEFAULT_MEMO
 /** Above this much time without a word from init the machine is taken for dead. */
 const BOOT_LIMIT_MS = 120_000;
 
+/** What to run in the lab, and in which machine. */
 export interface RunInLabOptions extends FindLabOptions {
   /** The command and its arguments; the command is looked up in PATH. */
   readonly argv: readonly string[];
@@ -50,11 +51,13 @@ export interface RunInLabOptions extends FindLabOptions {
 
 /** What can be told to a command that runs. */
 export interface RunControl {
+  /** Tells a command with a terminal the size of its window. */
   resize(size: { readonly rows: number; readonly columns: number }): void;
   /** Sends a signal (`'SIGINT'`) to the command's process group. */
   kill(signal: NodeJS.Signals): void;
 }
 
+/** How a command in the lab ended, and what the run took. */
 export interface RunInLabResult {
   /** What the command exited with; 128 + n when signal n ended it. */
   readonly exitCode: number;

@@ -6,6 +6,7 @@ import { acquireLock } from './lock.ts';
 import { missingPackages } from './packages.ts';
 import { cachePaths } from './paths.ts';
 
+/** What the lab keeps on disk, and what it still lacks. */
 export interface LabStatus {
   /** The folder that everything is kept in. */
   readonly directory: string;
@@ -19,6 +20,7 @@ export interface LabStatus {
   readonly missingPackages: readonly string[];
 }
 
+/** What there is of the lab. Reads the disk; builds nothing. */
 export function labStatus(options: FindLabOptions = {}): LabStatus {
   const paths = cachePaths(options.directory);
   return {
@@ -30,6 +32,7 @@ export function labStatus(options: FindLabOptions = {}): LabStatus {
   };
 }
 
+/** What to delete. */
 export interface CleanLabOptions {
   readonly directory?: string;
   /** The current kernel too. Default false: only what the present source and recipe do not use. */

@@ -11,6 +11,7 @@ import { IntervalMap } from './interval-map.ts';
 import { hex } from './layout.ts';
 import type { MemoryRegion, RemoveOptions } from './region.ts';
 
+/** Which side of private memory a read or write means. */
 export interface AccessOptions {
   /** `'shared'`: the shared side, even where the guest has the private one. */
   readonly side?: 'shared';
@@ -115,26 +116,31 @@ export abstract class AccessibleMemory extends AddressSpace {
     }
   }
 
+  /** Reads a byte at any gpa, as {@link read} does. */
   readU8(gpa: bigint, options?: AccessOptions): number {
     const at = this.#load(gpa, 1, options);
     return this.#view.getUint8(at);
   }
 
+  /** Reads 16 bits, little-endian, at any gpa, as {@link read} does. */
   readU16(gpa: bigint, options?: AccessOptions): number {
     const at = this.#load(gpa, 2, options);
     return this.#view.getUint16(at, true);
   }
 
+  /** Reads 32 bits, little-endian, at any gpa, as {@link read} does. */
   readU32(gpa: bigint, options?: AccessOptions): number {
     const at = this.#load(gpa, 4, options);
     return this.#view.getUint32(at, true);
   }
 
+  /** Reads 64 bits, little-endian, at any gpa, as {@link read} does. */
   readU64(gpa: bigint, options?: AccessOptions): bigint {
     const at = this.#load(gpa, 8, options);
     return this.#view.getBigUint64(at, true);
   }
 
+  /** Writes a byte at any gpa, as {@link write} does. */
   writeU8(gpa: bigint, value: number, options?: AccessOptions): void {
     args.u8('value', value);
     const at = this.#locate(gpa, 1, options);
@@ -142,6 +148,7 @@ export abstract class AccessibleMemory extends AddressSpace {
     this.#store(gpa, 1);
   }
 
+  /** Writes 16 bits, little-endian, at any gpa, as {@link write} does. */
   writeU16(gpa: bigint, value: number, options?: AccessOptions): void {
     args.u16('value', value);
     const at = this.#locate(gpa, 2, options);
@@ -149,6 +156,7 @@ export abstract class AccessibleMemory extends AddressSpace {
     this.#store(gpa, 2);
   }
 
+  /** Writes 32 bits, little-endian, at any gpa, as {@link write} does. */
   writeU32(gpa: bigint, value: number, options?: AccessOptions): void {
     args.u32('value', value);
     const at = this.#locate(gpa, 4, options);
@@ -156,6 +164,7 @@ export abstract class AccessibleMemory extends AddressSpace {
     this.#store(gpa, 4);
   }
 
+  /** Writes 64 bits, little-endian, at any gpa, as {@link write} does. */
   writeU64(gpa: bigint, value: bigint, options?: AccessOptions): void {
     args.u64('value', value);
     const at = this.#locate(gpa, 8, options);

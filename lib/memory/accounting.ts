@@ -6,6 +6,7 @@ import type { Layout } from './layout.ts';
 import type { Bounds } from './private-pages.ts';
 import type { MemoryRegion } from './region.ts';
 
+/** How much memory is private and shared, and how much of it holds pages; all in bytes. */
 export interface MemoryAccount {
   readonly private: {
     /** Bytes of address range that have the private attribute. */

@@ -12,6 +12,7 @@ import type { GuestMemfdPort, HostMemoryPort, MemslotRequest, VmPort } from './p
 import { MemoryRegion } from './region.ts';
 import type { RemoveOptions } from './region.ts';
 
+/** A region to add: where it is, and what is behind it. */
 export interface AddOptions {
   /** A multiple of 4096, below 2^52. */
   readonly gpa: bigint;
@@ -58,6 +59,7 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     return [...this.layout.regions];
   }
 
+  /** Whether {@link close} was called. Everything else then throws `ERR_KVM_CLOSED`. */
   get closed(): boolean {
     return this.#closed;
   }
@@ -114,6 +116,7 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     this.#closed = true;
   }
 
+  /** The same as {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }

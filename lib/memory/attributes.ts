@@ -3,6 +3,7 @@ import * as args from '../arguments.ts';
 import type { Attribute } from './events.ts';
 import type { IntervalMap } from './interval-map.ts';
 
+/** A range of guest memory that is wholly private or wholly shared. */
 export interface AttributeRange {
   readonly gpa: bigint;
   /** In bytes. */

@@ -31,6 +31,7 @@ export type Backing =
   /** Nothing: for a region that is only ever private. */
   | { readonly kind: 'none' };
 
+/** What is behind the shared side of a region. */
 export type BackingKind = Backing['kind'];
 
 /** How pages of the shared side are given back: MADV_DONTNEED, MADV_REMOVE, or not at all. */

@@ -15,6 +15,7 @@ import type { PrefaultOptions, PrefaultResult } from './prefault.ts';
 import { checkConvertible, checkRange, parseMapGpaRange, parseMemoryFault } from './requests.ts';
 import type { Range, Wanted } from './requests.ts';
 
+/** How a GuestMemory behaves; each has a default. */
 export interface GuestMemoryOptions {
   /** What conversions discard by default. Default `'both'`: nothing is held twice, and nothing old comes back. */
   readonly discard?: DiscardPolicy;
@@ -22,6 +23,7 @@ export interface GuestMemoryOptions {
   readonly host?: HostMemoryPort;
 }
 
+/** A range of guest memory, in whole pages. */
 export interface RangeOptions {
   /** A multiple of 4096. */
   readonly gpa: bigint;
@@ -29,12 +31,14 @@ export interface RangeOptions {
   readonly size: number;
 }
 
+/** What range becomes private or shared, and what becomes of the side that it leaves. */
 export interface ConvertOptions extends RangeOptions {
   readonly to: Attribute;
   /** Default: that of the GuestMemory. */
   readonly discard?: DiscardPolicy;
 }
 
+/** A conversion that leaves the event loop free, with pre-fault behind it where wanted. */
 export interface ConvertAsyncOptions extends ConvertOptions {
   /** Map the range afterwards, with these vCPUs. */
   readonly prefault?: { readonly vcpus: readonly VcpuPort[] };

@@ -17,6 +17,7 @@ import { MemoryRegion } from './region.ts';
 import type { RemoveOptions } from './region.ts';
 import type { Range } from './requests.ts';
 
+/** What range loses its pages, and on which side. */
 export interface DiscardOptions extends RangeOptions {
   /** `'private'` punches a hole into the guest_memfd, `'shared'` drops the host's pages. */
   readonly side: Attribute;
@@ -24,6 +25,7 @@ export interface DiscardOptions extends RangeOptions {
 
 const RANGE_KEYS = ['gpa', 'size'] as const;
 
+/** A VM's guest physical address space: its regions, what of them is private, and every conversion. */
 export class GuestMemory extends ConvertibleMemory {
   /** @param vm - its slots and memory attributes belong to this object from now on: there must be only one. */
   constructor(vm: VmPort, options: GuestMemoryOptions = {}) {
@@ -71,6 +73,7 @@ export class GuestMemory extends ConvertibleMemory {
     return allNow(this.#discards(range, args.oneOf('side', options.side, ['private', 'shared'])));
   }
 
+  /** {@link discard}, with the event loop free between two steps. */
   async discardAsync(options: DiscardOptions): Promise<number> {
     const range = this.checkRange(options, ['gpa', 'size', 'side']);
     const side = args.oneOf('side', options.side, ['private', 'shared']);
@@ -85,6 +88,7 @@ export class GuestMemory extends ConvertibleMemory {
     return allNow(this.#allocations(this.idleRange(options, RANGE_KEYS)));
   }
 
+  /** {@link allocate}, with the event loop free between two steps. */
   async allocateAsync(options: RangeOptions): Promise<number> {
     const range = this.checkRange(options, RANGE_KEYS);
     return this.engine.exclusive(range.start, range.end, () => allLater(this.#allocations(range)));

@@ -10,6 +10,7 @@ import { KvmStateError, KvmSystemError, KvmUnsupportedError, wrapSystemError } f
 import { hex } from './layout.ts';
 import type { VcpuPort, VmPort } from './ports.ts';
 
+/** How far a pre-fault has come. */
 export interface PrefaultProgress {
   /** Bytes mapped so far, by all vCPUs. */
   readonly bytes: number;
@@ -17,6 +18,7 @@ export interface PrefaultProgress {
   readonly total: number;
 }
 
+/** What range to map ahead of the guest, and with which vCPUs. */
 export interface PrefaultOptions {
   /** A multiple of 4096. */
   readonly gpa: bigint;
@@ -32,6 +34,7 @@ export interface PrefaultOptions {
   readonly chunk?: number;
 }
 
+/** What a pre-fault did and took. */
 export interface PrefaultResult {
   /** Bytes that are mapped: those asked for. */
   readonly bytes: number;

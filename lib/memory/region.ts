@@ -6,6 +6,7 @@ import { privatePagesOf } from './private-pages.ts';
 import type { PrivatePages } from './private-pages.ts';
 import type { GuestMemfdPort, MappingPort } from './ports.ts';
 
+/** What stays when a region goes. */
 export interface RemoveOptions {
   /**
    * Leave the guest_memfd open, with its content, and the private attributes as they are, so that it can be bound again
@@ -78,6 +79,7 @@ export class MemoryRegion {
     this.#remove = options.remove;
   }
 
+  /** Whether the region was taken away. */
   get removed(): boolean {
     return this.#removed;
   }

@@ -8,6 +8,7 @@ import { tryTier } from './try-tier.ts';
 
 const VM_TYPES = ['default', 'sw-protected', 'sev', 'sev-es', 'snp', 'tdx'] as const satisfies readonly TierVmType[];
 
+/** What VM is wanted, and the weakest that will do. */
 export interface CreateVmOptions {
   /** `'auto'` (the default): the strongest that can be made and launched. A type: this one and no other. */
   readonly type?: 'auto' | TierVmType;

@@ -65,6 +65,7 @@ export interface HypercallExit {
   readonly ret: BigInt64Array;
 }
 
+/** Why an MSR access of the guest came to user space (KVM_MSR_EXIT_REASON_*). */
 export type MsrExitCause = 'invalid' | 'unknown' | 'filter';
 
 interface MsrExit {
@@ -111,6 +112,7 @@ export interface FailEntryExit {
   readonly cpu: number;
 }
 
+/** KVM_INTERNAL_ERROR_* by name. */
 export type InternalErrorName =
   'emulation' | 'simultaneous-exception' | 'delivery-event' | 'unexpected-exit' | 'unknown';
 
@@ -138,6 +140,7 @@ export interface DebugExit {
   readonly dr7: bigint;
 }
 
+/** KVM_SYSTEM_EVENT_* by name. */
 export type SystemEventName =
   'shutdown' | 'reset' | 'crash' | 'wakeup' | 'suspend' | 'sev-term' | 'tdx-fatal' | 'unknown';
 
@@ -219,6 +222,7 @@ export interface ApResetHoldExit {
   readonly reason: 'ap-reset-hold';
 }
 
+/** KVM_EXIT_HYPERV_* by name. */
 export type HypervEventName = 'synic' | 'hypercall' | 'syndbg' | 'unknown';
 
 /** A Hyper-V enlightenment that user space implements. *struct kvm_hyperv_exit* */
@@ -259,6 +263,7 @@ export interface UnknownHardwareExit {
   readonly hardwareExitReason: bigint;
 }
 
+/** What ended a run that the guest did not end: a kick, its time-out, or some other signal to the thread. */
 export type InterruptCause = 'kick' | 'timeout' | 'signal';
 
 /** The run was ended from outside, and not by the guest. Run again to go on. */
@@ -275,12 +280,14 @@ export interface UnknownExit {
   readonly code: number;
 }
 
+/** How a run ended. A union on `reason`; `data` and other live views are valid until the next run. */
 export type VcpuExit =
   | IoExit | MmioExit | MemoryFaultExit | HypercallExit | RdmsrExit | WrmsrExit | HltExit | ShutdownExit | FailEntryExit
   | InternalErrorExit | DebugExit | SystemEventExit | IoapicEoiExit | IrqWindowOpenExit | DirtyRingFullExit
   | BusLockExit | NotifyExit | TdxExit | SnpReqCertsExit | SetTprExit | TprAccessExit | ApResetHoldExit | HypervExit
   | XenExit | ExceptionExit | UnknownHardwareExit | InterruptedExit | UnknownExit;
 
+/** Every `reason` of a {@link VcpuExit}. */
 export type VcpuExitReason = VcpuExit['reason'];
 
 /** One member of the union: `VcpuExitOf<'mmio'>` is {@link MmioExit}. */

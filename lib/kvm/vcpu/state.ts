@@ -103,7 +103,7 @@ export abstract class VcpuState extends Handle<NativeVcpu> {
     this.#open().setUint8(RUN.requestInterruptWindow, value ? 1 : 0);
   }
 
-  /** At the last exit the guest could take an interrupt by {@link VcpuInterrupts.interrupt}. */
+  /** At the last exit the guest could take an interrupt by `interrupt()`. */
   get readyForInterruptInjection(): boolean {
     return this.#open().getUint8(RUN.readyForInterruptInjection) !== 0;
   }

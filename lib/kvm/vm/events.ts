@@ -14,6 +14,7 @@ import { expectHandle } from '../handle.ts';
 import { Vcpu } from '../vcpu/vcpu.ts';
 import { VmInterrupts } from './interrupts.ts';
 
+/** An eventfd that raises an interrupt (KVM_IRQFD). */
 export interface IrqfdAssignment {
   /** Each write to it raises the interrupt. In use for one GSI at a time. */
   readonly eventfd: Eventfd;
@@ -25,6 +26,7 @@ export interface IrqfdAssignment {
   readonly resample?: Eventfd;
 }
 
+/** A write of the guest that signals an eventfd in place of an exit (KVM_IOEVENTFD). */
 export interface IoeventfdAssignment {
   /** Gets 1 for each such write of the guest, which then does not exit. */
   readonly eventfd: Eventfd;
@@ -38,6 +40,7 @@ export interface IoeventfdAssignment {
   readonly datamatch?: bigint;
 }
 
+/** A range whose writes are kept in a ring in place of an exit for each (KVM_REGISTER_COALESCED_MMIO). */
 export interface CoalescedZone {
   /** A guest physical address, or a port where `pio` is true. */
   readonly address: bigint;

@@ -15,6 +15,7 @@ import { HostMapping } from '../host-mapping.ts';
 import { VmCapabilities } from './capabilities.ts';
 import { SlotIndex } from './slot-index.ts';
 
+/** A memslot as KVM_SET_USER_MEMORY_REGION takes it. */
 export interface UserMemoryRegion {
   /** 0 to KVM_CAP_NR_MEMSLOTS - 1; the upper 16 bits choose the address space (1 is SMM, where there is one). */
   readonly slot: number;
@@ -30,6 +31,7 @@ export interface UserMemoryRegion {
   readonly flags?: number;
 }
 
+/** A memslot as KVM_SET_USER_MEMORY_REGION2 takes it: with a guest_memfd where wanted. */
 export interface UserMemoryRegion2 extends UserMemoryRegion {
   /** The private side of the slot; of this VM. KVM_MEM_GUEST_MEMFD is set by itself. */
   readonly guestMemfd?: GuestMemfd;

@@ -5,7 +5,7 @@ import {
 import {
   KVM_CREATE_DEVICE_TEST, KVM_MSR_FILTER_DEFAULT_ALLOW, KVM_MSR_FILTER_DEFAULT_DENY, KVM_MSR_FILTER_MAX_BITMAP_SIZE,
   KVM_MSR_FILTER_MAX_RANGES, KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_DENY,
-  KVM_PMU_EVENT_FLAG_MASKED_EVENTS, KVM_SET_PMU_EVENT_FILTER, kvmPmuEventFilter,
+  KVM_PMU_EVENT_FLAG_MASKED_EVENTS, KVM_SET_NR_MMU_PAGES, KVM_SET_PMU_EVENT_FILTER, kvmPmuEventFilter,
 } from '../../abi/index.ts';
 import { KvmSystemError } from '../../errors.ts';
 import type { NativeMsrRange } from '../../native.ts';
@@ -27,6 +27,7 @@ export interface MsrFilterRange {
   readonly bitmap: Uint8Array;
 }
 
+/** Which MSRs the guest may read and write (KVM_X86_SET_MSR_FILTER). */
 export interface MsrFilter {
   /** For MSRs in no range. `'deny'` needs at least one range. Default: `'allow'`. */
   readonly default?: 'allow' | 'deny';
@@ -34,6 +35,7 @@ export interface MsrFilter {
   readonly ranges?: readonly MsrFilterRange[];
 }
 
+/** Which events the guest may count (KVM_SET_PMU_EVENT_FILTER). */
 export interface PmuEventFilter {
   readonly action: 'allow' | 'deny';
   /** Event selects, or the masked form where `maskedEvents` is true. At most 300. Default: none. */
@@ -97,6 +99,17 @@ export abstract class VmMisc extends VmTime {
       hint: 'E2BIG: more than 300 events. EINVAL: no KVM_CAP_PMU_EVENT_MASKED_EVENTS for maskedEvents, or an event ' +
         'that is not in the masked form. ENOTTY: no KVM_CAP_PMU_EVENT_FILTER',
     });
+  }
+
+  /**
+   * How many pages of shadow page tables KVM may keep for this VM. Processors with nested paging hardly use any; KVM
+   * chooses a number by itself from the size of guest memory.
+   *
+   * @param pages - 64 or more.
+   * @throws KvmSystemError EINVAL (fewer than 64). Needs KVM_CAP_MMU_SHADOW_CACHE_CONTROL. *KVM_SET_NR_MMU_PAGES*
+   */
+  setNrMmuPages(pages: number): void {
+    this.ioctl(KVM_SET_NR_MMU_PAGES, u32('pages', pages), { state: `${pages} pages` });
   }
 
   /**

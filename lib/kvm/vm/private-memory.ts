@@ -9,6 +9,7 @@ import type { Vm } from './vm.ts';
 import { VmMemslots } from './memslots.ts';
 import type { Memslot } from './memslots.ts';
 
+/** A range and its attributes (KVM_SET_MEMORY_ATTRIBUTES). */
 export interface MemoryAttributes {
   /** A multiple of 4096. */
   readonly address: bigint;

@@ -8,6 +8,7 @@ import {
 } from '../../abi/index.ts';
 import type { Input, kvmIrqRoutingEntry } from '../../abi/index.ts';
 
+/** An interrupt controller of the in-kernel irqchip (KVM_IRQCHIP_*). */
 export type IrqchipName = 'pic-master' | 'pic-slave' | 'ioapic';
 
 /** @internal */
@@ -47,6 +48,7 @@ export interface RawRoute {
   readonly u: Uint8Array;
 }
 
+/** Where an interrupt of a GSI goes (kvm_irq_routing_entry). */
 export type GsiRoute = IrqchipRoute | MsiRoute | RawRoute;
 
 /** KVM_MAX_IRQ_ROUTES, the limit of both GSIs and entries. */
