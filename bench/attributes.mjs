@@ -42,7 +42,7 @@ export default {
   async run(bench) {
     bench.pin();
     for (const [text, size, target] of SIZES) {
-      const few = size === GiB ? { n: 2, rounds: bench.quick ? 3 : 9 } : {};
+      const few = size === GiB ? { n: 2, rounds: bench.quick ? 3 : 9 } : { warm: 6000 };
       const common = { unit: 'us', ...few };
       await compareWith(bench, ['attributes', size], {
         ...common, name: `attributes ${text}`, target, open: () => flips(bench.api, size),

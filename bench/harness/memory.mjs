@@ -33,11 +33,18 @@ export function startFlat(vcpu, rip) {
   vcpu.updateRegs({ rip, rflags: 2n });
 }
 
-/** Compares with a program of its own, which ends when the comparison is done. */
-export async function compareWith(bench, [program, ...argv], { open, ...options }) {
+/**
+ * Compares with a program of its own, which ends when the comparison is done. `warm`: so often both do it before: what
+ * is done once in a few hundred microseconds is compiled late, and later still where compiling is emulated.
+ */
+export async function compareWith(bench, [program, ...argv], { open, warm = 0, ...options }) {
   const baseline = bench.program(program, argv.map(String));
   const opened = await open();
   try {
+    if (warm > 0) {
+      await opened.run(warm);
+      await baseline.call('run', warm);
+    }
     await bench.compare({ ...options, ours: (n) => opened.run(n), baseline: async (n) => (await baseline.call('run', n))[0] });
   } finally {
     opened.close();
