@@ -30,7 +30,8 @@ void set_up_environment(napi_env env) {
     throw StateError("ERR_KVM_STATE", "The environment could not be set up");
   }
   data.release();
-  napi_add_env_cleanup_hook(env, [](void* data) { static_cast<Environment*>(data)->tear_down(); }, &environment);
+  napi_add_env_cleanup_hook(
+      env, [](void* data) { static_cast<Environment*>(data)->tear_down(); }, &environment);
   define_system(environment);
   define_vm(environment);
   define_vcpu(environment);

@@ -71,7 +71,8 @@ Bytes bytes_value(napi_env env, napi_value value, const char* name) {
 
 bool is_nullish(napi_env env, napi_value value) {
   napi_valuetype type = napi_undefined;
-  return value == nullptr || (napi_typeof(env, value, &type) == napi_ok && (type == napi_undefined || type == napi_null));
+  return value == nullptr ||
+         (napi_typeof(env, value, &type) == napi_ok && (type == napi_undefined || type == napi_null));
 }
 
 bool boolean_at(const Napi::CallbackInfo& info, std::size_t at, const char* name) {

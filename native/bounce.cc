@@ -16,9 +16,7 @@ GuardedBuffer::GuardedBuffer(std::size_t size)
   start_ = guard - size;
 }
 
-GuardedBuffer::GuardedBuffer(Bytes from) : GuardedBuffer(from.size()) {
-  std::copy(from.begin(), from.end(), start_);
-}
+GuardedBuffer::GuardedBuffer(Bytes from) : GuardedBuffer(from.size()) { std::copy(from.begin(), from.end(), start_); }
 
 void GuardedBuffer::copy_to(Bytes to) const { std::copy_n(start_, std::min(to.size(), size_), to.data()); }
 

@@ -66,8 +66,8 @@ std::shared_ptr<Core> core_of(std::uint64_t token, Kind kind) {
   auto core = found == all.by_token.end() ? nullptr : found->second.lock();
   if (core == nullptr) throw_closed(kind_name(kind));
   if (core->kind() != kind) {
-    throw ArgumentTypeError(std::string("Expected the token of a ") + kind_name(kind) + " for token but received that of a " +
-                            kind_name(core->kind()));
+    throw ArgumentTypeError(std::string("Expected the token of a ") + kind_name(kind) +
+                            " for token but received that of a " + kind_name(core->kind()));
   }
   return core;
 }

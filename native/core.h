@@ -15,7 +15,16 @@
 namespace node_kvm {
 
 enum class Kind : std::uint32_t {
-  kSystem, kVm, kVcpu, kGuestMemfd, kHostFile, kDevice, kReadable, kEventfd, kMapping, kCount,
+  kSystem,
+  kVm,
+  kVcpu,
+  kGuestMemfd,
+  kHostFile,
+  kDevice,
+  kReadable,
+  kEventfd,
+  kMapping,
+  kCount,
 };
 
 const char* kind_name(Kind kind);

@@ -32,9 +32,7 @@ SystemError::SystemError(int number, std::string syscall) : number_(number), sys
   message_ = syscall_ + " failed: " + errno_name(number) + (text != nullptr ? " (" + std::string(text) + ")" : "");
 }
 
-void throw_closed(const char* what) {
-  throw StateError("ERR_KVM_CLOSED", std::string(what) + " is closed");
-}
+void throw_closed(const char* what) { throw StateError("ERR_KVM_CLOSED", std::string(what) + " is closed"); }
 
 napi_value system_error_value(napi_env env, int number, const std::string& syscall) {
   const SystemError failure(number, syscall);

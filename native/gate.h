@@ -38,9 +38,11 @@ class RunGate {
   /** A run was ordered of another thread: from here on it can be kicked, as if it had begun. */
   void expect() noexcept {
     std::uint32_t before = 0;
-    if (!state_.compare_exchange_strong(before, kExpected, std::memory_order_acq_rel)) [[unlikely]] expect_held();
+    if (!state_.compare_exchange_strong(before, kExpected, std::memory_order_acq_rel)) [[unlikely]]
+      expect_held();
   }
-  /** Before the call. `deadline` in the watchdog's clock, for `kTimed` and `kSliced`. True where it is to end at once. */
+  /** Before the call. `deadline` in the watchdog's clock, for `kTimed` and `kSliced`. True where it is to end at once.
+   */
   bool begin(pid_t thread, Mode mode, std::int64_t deadline) noexcept {
     // Nobody minds what these say before kRunning is set.
     runner_.store(thread, std::memory_order_relaxed);
@@ -48,7 +50,8 @@ class RunGate {
     deadline_.store(deadline, std::memory_order_relaxed);
     sequence_.store(sequence_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     std::uint32_t before = state_.load(std::memory_order_relaxed) & kExpected;
-    if (state_.compare_exchange_strong(before, kRunning, std::memory_order_seq_cst)) [[likely]] return false;
+    if (state_.compare_exchange_strong(before, kRunning, std::memory_order_seq_cst)) [[likely]]
+      return false;
     return begin_held(mode);
   }
   /** After an EINTR: all causes so far; the slice is taken off, so that KVM_RUN may be entered again. */
@@ -57,7 +60,8 @@ class RunGate {
   std::uint32_t end(bool interrupted) noexcept {
     set_immediate_exit(0);
     std::uint32_t before = kRunning;
-    if (state_.compare_exchange_strong(before, 0, std::memory_order_acq_rel)) [[likely]] return 0;
+    if (state_.compare_exchange_strong(before, 0, std::memory_order_acq_rel)) [[likely]]
+      return 0;
     return end_held(interrupted);
   }
 

@@ -155,7 +155,8 @@ class ClassDefinition {
   }
   template <Napi::Value (*Body)(T&, const Napi::CallbackInfo&)>
   ClassDefinition& getter(const char* name) {
-    members_.push_back({name, nullptr, nullptr, getter_callback<T, kind, Body>, nullptr, nullptr, napi_enumerable, nullptr});
+    members_.push_back(
+        {name, nullptr, nullptr, getter_callback<T, kind, Body>, nullptr, nullptr, napi_enumerable, nullptr});
     return *this;
   }
   void define(Environment& environment);

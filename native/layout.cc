@@ -11,8 +11,8 @@ Napi::Value make_layout(napi_env env) {
 #define SIZE(type) sizes.Set(#type, static_cast<double>(sizeof(struct type)));
 #define FIELD(type, field) offsets.Set(#type "." #field, static_cast<double>(offsetof(struct type, field)));
 #define CONSTANT(name) constants.Set(#name, Napi::BigInt::New(env, static_cast<std::uint64_t>(name)));
-#include "layout_tables.h"
 #include "layout_constants.h"
+#include "layout_tables.h"
 #undef SIZE
 #undef FIELD
 #undef CONSTANT

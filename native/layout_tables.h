@@ -1,5 +1,5 @@
-// The structs, fields and numbers that `layout` tells: SIZE(struct), FIELD(struct, field), CONSTANT(name), one per line.
-// Included by layout.cc, which says what each does.
+// The structs, fields and numbers that `layout` tells: SIZE(struct), FIELD(struct, field), CONSTANT(name), one per
+// line. Included by layout.cc, which says what each does.
 
 SIZE(kvm_run)
 FIELD(kvm_run, request_interrupt_window)

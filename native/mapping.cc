@@ -15,8 +15,8 @@ namespace {
 constexpr std::uint64_t kMaxBuffer = (std::uint64_t{1} << 32) - kPageSize;
 
 constexpr int kAllowedAdvice[] = {
-    MADV_NORMAL,   MADV_DONTNEED, MADV_FREE,    MADV_REMOVE,        MADV_HUGEPAGE,
-    MADV_NOHUGEPAGE, MADV_COLD,   MADV_PAGEOUT, MADV_POPULATE_READ, MADV_POPULATE_WRITE,
+    MADV_NORMAL,     MADV_DONTNEED, MADV_FREE,    MADV_REMOVE,        MADV_HUGEPAGE,
+    MADV_NOHUGEPAGE, MADV_COLD,     MADV_PAGEOUT, MADV_POPULATE_READ, MADV_POPULATE_WRITE,
 };
 
 void require_pages(std::uint64_t value, const char* name) {

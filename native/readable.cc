@@ -18,10 +18,7 @@ Napi::Value read(Readable& self, const Napi::CallbackInfo& info) {
 }  // namespace
 
 void define_readable(Environment& environment) {
-  ClassDefinition<Readable, Kind::kReadable>()
-      .getter<get_fd<Readable>>("fd")
-      .method<read>("read")
-      .define(environment);
+  ClassDefinition<Readable, Kind::kReadable>().getter<get_fd<Readable>>("fd").method<read>("read").define(environment);
 }
 
 }  // namespace node_kvm

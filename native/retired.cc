@@ -37,7 +37,8 @@ Retired& retired() {
 
 void retire(void* address, std::size_t length) noexcept {
   // In one step: between two, a thread that still works there would meet no access and end the process. Without
-  // accounting, so that it is not refused for want of memory; where it is all the same, the addresses at least stay taken.
+  // accounting, so that it is not refused for want of memory; where it is all the same, the addresses at least stay
+  // taken.
   constexpr int kFlags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   const void* kept = ::mmap(address, length, PROT_READ | PROT_WRITE, kFlags, -1, 0);
   if (kept == MAP_FAILED) kept = ::mmap(address, length, PROT_NONE, kFlags, -1, 0);

@@ -1,5 +1,5 @@
-// <linux/kvm.h> and what kernel headers as old as 6.1 lack. Each definition is behind the name of its ioctl or macro, so
-// that newer headers win; the assertions below hold for both. A number of an ioctl carries the size of its struct.
+// <linux/kvm.h> and what kernel headers as old as 6.1 lack. Each definition is behind the name of its ioctl or macro,
+// so that newer headers win; the assertions below hold for both. A number of an ioctl carries the size of its struct.
 #pragma once
 
 #include <linux/stddef.h>

@@ -47,7 +47,8 @@ class Vcpu : public CoreHandle<VcpuCore> {
     if (completion != nullptr) completion->finish();
     CoreHandle::close();
     if (!ended) {
-      throw StateError("ERR_KVM_STATE", "The thread of vCPU " + std::to_string(id) + " did not leave KVM_RUN within 5 s");
+      throw StateError("ERR_KVM_STATE",
+                       "The thread of vCPU " + std::to_string(id) + " did not leave KVM_RUN within 5 s");
     }
   }
   void tear_down() noexcept override {
@@ -98,8 +99,8 @@ Napi::Value run_sync(Vcpu& self, const Napi::CallbackInfo& info) {
 // The largest result that is an exit_reason and nothing else.
 constexpr RunResult kLastPlainExit = 0xffff;
 
-// The hot path. A function of the addon that is told which vCPU, and no method: to unwrap the receiver of a method takes
-// as long as all the rest of the call. One function for all vCPUs, since V8 compiles calls of one that it knows.
+// The hot path. A function of the addon that is told which vCPU, and no method: to unwrap the receiver of a method
+// takes as long as all the rest of the call. One function for all vCPUs, since V8 compiles calls of one that it knows.
 napi_value run_vcpu(napi_env env, napi_callback_info raw) noexcept {
   std::size_t count = 1;
   napi_value argument = nullptr;
@@ -112,7 +113,8 @@ napi_value run_vcpu(napi_env env, napi_callback_info raw) noexcept {
     if (self == nullptr) throw_expected(env, "the runSlot of a vCPU", "slot", argument);
     const RunResult result = run_here(env, self->core(), RunGate::kNever);
     // Where nothing is to be said beyond exit_reason, nothing is: to make a number costs as well.
-    if (result >= 0 && result <= kLastPlainExit) [[likely]] return nullptr;
+    if (result >= 0 && result <= kLastPlainExit) [[likely]]
+      return nullptr;
     napi_value value = nullptr;
     napi_create_int64(env, result, &value);
     return value;

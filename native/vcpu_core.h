@@ -94,7 +94,8 @@ class Exclusive {
 
  private:
   void take(VcpuCore& vcpu) {
-    if (!vcpu.try_lock()) [[unlikely]] throw_running(vcpu);
+    if (!vcpu.try_lock()) [[unlikely]]
+      throw_running(vcpu);
     vcpu_ = &vcpu;
   }
   [[noreturn]] static void throw_running(const VcpuCore& vcpu);

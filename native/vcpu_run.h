@@ -21,7 +21,8 @@ RunResult VcpuCore::loop(bool ends_by_signal, Ending&& ending) {
       extra = RunGate::kClosing;
       break;
     }
-    // None of ours: those have arrived by the time that their cause is taken back. Or immediate_exit is the caller's own.
+    // None of ours: those have arrived by the time that their cause is taken back. Or immediate_exit is the caller's
+    // own.
     if (!ends_by_signal && std::atomic_ref(state->immediate_exit).load(std::memory_order_relaxed) == 0) continue;
     extra = RunGate::kSignal;
     break;

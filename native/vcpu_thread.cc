@@ -65,9 +65,9 @@ void Completion::send(std::int64_t code) noexcept {
     code_.store(code, std::memory_order_relaxed);
     sent_code_.store(true, std::memory_order_release);
     pending_.store(false, std::memory_order_release);
-    // Under the mutex, which `let_go` takes. The environment's thread is awake from here on: what it does for each result
-    // takes no mutex, or it would soon sleep again, waiting for this one. That is why this is no napi_threadsafe_function,
-    // which wakes it with a mutex in hand.
+    // Under the mutex, which `let_go` takes. The environment's thread is awake from here on: what it does for each
+    // result takes no mutex, or it would soon sleep again, waiting for this one. That is why this is no
+    // napi_threadsafe_function, which wakes it with a mutex in hand.
     if (waker_ != nullptr) uv_async_send(&waker_->async);
   }
   sent_.notify_all();
@@ -127,8 +127,7 @@ void VcpuThread::start(Command command, std::shared_ptr<Completion> to) {
 
 void VcpuThread::start_run(std::shared_ptr<Completion> to) { start(kRun, std::move(to)); }
 
-void VcpuThread::start_pre_fault(std::shared_ptr<Completion> to,
-                                 std::shared_ptr<kvm_pre_fault_memory> range) {
+void VcpuThread::start_pre_fault(std::shared_ptr<Completion> to, std::shared_ptr<kvm_pre_fault_memory> range) {
   range_ = std::move(range);
   start(kPreFault, std::move(to));
 }

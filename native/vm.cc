@@ -14,8 +14,9 @@ Napi::Value create_vcpu(Vm& self, const Napi::CallbackInfo& info) {
   const auto& vm = self.open();
   const int xsave_size = ::ioctl(vm->fd(), KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
   Fd fd(check(::ioctl(vm->fd(), KVM_CREATE_VCPU, static_cast<unsigned long>(id)), "KVM_CREATE_VCPU"));
-  return new_vcpu_handle(info.Env(), new_core(std::make_shared<VcpuCore>(
-                                         std::move(fd), id, vm.shared(), static_cast<std::size_t>(std::max(xsave_size, 0)))));
+  return new_vcpu_handle(info.Env(),
+                         new_core(std::make_shared<VcpuCore>(std::move(fd), id, vm.shared(),
+                                                             static_cast<std::size_t>(std::max(xsave_size, 0)))));
 }
 
 Napi::Value create_guest_memfd(Vm& self, const Napi::CallbackInfo& info) {
@@ -26,7 +27,8 @@ Napi::Value create_guest_memfd(Vm& self, const Napi::CallbackInfo& info) {
   // there is no way to make it otherwise. It could read nothing by it but shared memory, and keeps it allocated.
   check(::fcntl(fd.get(), F_SETFD, FD_CLOEXEC), "fcntl");
   auto core = std::make_shared<GuestMemfdCore>(std::move(fd), vm.shared(), wanted.size, wanted.flags);
-  return new_handle<MemoryFile>(info.Env(), Kind::kGuestMemfd, new_core(std::shared_ptr<MemoryFileCore>(std::move(core))));
+  return new_handle<MemoryFile>(info.Env(), Kind::kGuestMemfd,
+                                new_core(std::shared_ptr<MemoryFileCore>(std::move(core))));
 }
 
 Napi::Value create_device(Vm& self, const Napi::CallbackInfo& info) {
@@ -36,7 +38,8 @@ Napi::Value create_device(Vm& self, const Napi::CallbackInfo& info) {
   check(::ioctl(vm->fd(), KVM_CREATE_DEVICE, &wanted), "KVM_CREATE_DEVICE");
   // A test makes no device, so there is no descriptor to own: the handle is born closed.
   Fd fd(test_only ? -1 : static_cast<int>(wanted.fd));
-  return new_handle<Device>(info.Env(), Kind::kDevice, new_core(std::make_shared<DeviceCore>(std::move(fd), vm.shared())));
+  return new_handle<Device>(info.Env(), Kind::kDevice,
+                            new_core(std::make_shared<DeviceCore>(std::move(fd), vm.shared())));
 }
 
 }  // namespace

@@ -47,8 +47,8 @@ void VmCore::set_region(const Region& region) {
     if (known != slots_.end() && known->second.reserved != nullptr && known->second.size == region.size) {
       next.reserved = known->second.reserved;
     } else {
-      next.reserved = std::make_shared<MappedRegion>(region.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                                                     -1, 0);
+      next.reserved =
+          std::make_shared<MappedRegion>(region.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     }
     address = reinterpret_cast<std::uint64_t>(next.reserved->data());
   } else {

@@ -17,8 +17,7 @@ class GuestMemfdCore;
 
 class VmCore : public FileCore {
  public:
-  VmCore(Fd fd, std::size_t vcpu_mmap_size)
-      : FileCore(Kind::kVm, std::move(fd)), vcpu_mmap_size_(vcpu_mmap_size) {}
+  VmCore(Fd fd, std::size_t vcpu_mmap_size) : FileCore(Kind::kVm, std::move(fd)), vcpu_mmap_size_(vcpu_mmap_size) {}
 
   /** A slot as it is to be; `mapping` may be null where there is a guest_memfd. */
   struct Region {

@@ -53,9 +53,10 @@ Napi::Value set_memory_attributes(Vm& self, const Napi::CallbackInfo& info) {
 }
 
 Napi::Value set_memory_attributes_async(Vm& self, const Napi::CallbackInfo& info) {
-  return call_on_pool(info.Env(), "KVM_SET_MEMORY_ATTRIBUTES", [vm = self.open(), wanted = attributes_of(info)]() mutable {
-    return ::ioctl(vm->fd(), KVM_SET_MEMORY_ATTRIBUTES, &wanted) == 0 ? 0 : errno;
-  });
+  return call_on_pool(info.Env(), "KVM_SET_MEMORY_ATTRIBUTES",
+                      [vm = self.open(), wanted = attributes_of(info)]() mutable {
+                        return ::ioctl(vm->fd(), KVM_SET_MEMORY_ATTRIBUTES, &wanted) == 0 ? 0 : errno;
+                      });
 }
 
 Napi::Value get_dirty_log(Vm& self, const Napi::CallbackInfo& info) {

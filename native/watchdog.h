@@ -24,7 +24,8 @@ class Watchdog {
   /** After RunGate::begin: sees to it that the gate is looked at by its deadline. */
   void watch(std::int64_t deadline) {
     // In one order with the start of the run, see `loop`.
-    if (!awake_.load(std::memory_order_seq_cst) || deadline < RunGate::kNever) [[unlikely]] wake(deadline);
+    if (!awake_.load(std::memory_order_seq_cst) || deadline < RunGate::kNever) [[unlikely]]
+      wake(deadline);
   }
 
  private:

@@ -1,5 +1,6 @@
-// Three vCPU threads, all of them in C: two spin, the third makes exits at a steady rate. Node's event loop in the other
-// process has nothing to do with them but the CPUs, so its delay then is what the machine makes of that many threads.
+// Three vCPU threads, all of them in C: two spin, the third makes exits at a steady rate. Node's event loop in the
+// other process has nothing to do with them but the CPUs, so its delay then is what the machine makes of that many
+// threads.
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>

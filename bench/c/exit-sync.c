@@ -29,8 +29,7 @@ static uint64_t handle(const struct bench_guest *guest, uint64_t count) {
           run->mmio.data[0] = 1;
         }
         break;
-      default:
-        bench_fail("unexpected exit");
+      default: bench_fail("unexpected exit");
     }
   }
   return bench_now() - start;

@@ -18,10 +18,10 @@ static uint64_t copies(uint64_t n, uint64_t step) {
   return bench_now() - start;
 }
 
-static uint64_t hot(const uint64_t* numbers) { return copies(numbers[0], 0); }
-static uint64_t walk(const uint64_t* numbers) { return copies(numbers[0], size); }
+static uint64_t hot(const uint64_t *numbers) { return copies(numbers[0], 0); }
+static uint64_t walk(const uint64_t *numbers) { return copies(numbers[0], size); }
 
-int main(int argc, char** argv) {
+int main(int argc, char **argv) {
   if (argc != 2) return 2;
   size = number(argv[1]);
   memory = anonymous(MEMORY);

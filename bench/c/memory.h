@@ -50,15 +50,15 @@ enum { DEFAULT_VM = 0, SW_PROTECTED_VM = 1, MAPPED_GUEST_MEMFD = 3 };
 
 static int kvm_fd = -1;
 
-static uint64_t number(const char* text) { return strtoull(text, NULL, 0); }
+static uint64_t number(const char *text) { return strtoull(text, NULL, 0); }
 
 static inline int new_vm(int type) {
   if (kvm_fd < 0) kvm_fd = (int)bench_check(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
   return (int)bench_check(ioctl(kvm_fd, KVM_CREATE_VM, type), "KVM_CREATE_VM");
 }
 
-static inline uint8_t* anonymous(size_t size) {
-  void* const address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+static inline uint8_t *anonymous(size_t size) {
+  void *const address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) bench_check(-1, "mmap");
   madvise(address, size, MADV_DONTFORK);
   return address;
@@ -70,7 +70,7 @@ static inline int new_guest_memfd(int vm, uint64_t size, uint64_t flags) {
 }
 
 /** `guest_memfd`: -1 for none. */
-static inline void set_slot(int vm, uint32_t slot, uint64_t gpa, uint64_t size, void* memory, int guest_memfd,
+static inline void set_slot(int vm, uint32_t slot, uint64_t gpa, uint64_t size, void *memory, int guest_memfd,
                             uint64_t offset) {
   struct kvm_userspace_memory_region2 region = {
       .slot = slot,
@@ -95,7 +95,8 @@ static inline void set_private(int vm, uint64_t gpa, uint64_t size, int is_priva
 }
 
 static inline void punch(int guest_memfd, uint64_t offset, uint64_t size) {
-  bench_check(fallocate(guest_memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size), "fallocate");
+  bench_check(fallocate(guest_memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size),
+              "fallocate");
 }
 
 /** A vCPU in 32-bit code without paging, at `rip`. */
@@ -126,11 +127,12 @@ static struct {
 static inline void prefault_range(int vcpu, uint64_t gpa, uint64_t size) {
   struct kvm_pre_fault_memory range = {.gpa = gpa, .size = size};
   while (range.size > 0) {
-    if (ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &range) < 0 && errno != EINTR && errno != EAGAIN) bench_check(-1, "KVM_PRE_FAULT_MEMORY");
+    if (ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &range) < 0 && errno != EINTR && errno != EAGAIN)
+      bench_check(-1, "KVM_PRE_FAULT_MEMORY");
   }
 }
 
-static void* crew_member(void* vcpu) {
+static void *crew_member(void *vcpu) {
   for (;;) {
     pthread_barrier_wait(&crew.begin);
     for (;;) {
@@ -151,7 +153,8 @@ static inline void make_crew(int vm, int count) {
   for (int id = 0; id < count; id++) {
     crew.vcpus[id] = (int)bench_check(ioctl(vm, KVM_CREATE_VCPU, id), "KVM_CREATE_VCPU");
     pthread_t thread;
-    if (pthread_create(&thread, NULL, crew_member, (void*)(intptr_t)crew.vcpus[id]) != 0) bench_check(-1, "pthread_create");
+    if (pthread_create(&thread, NULL, crew_member, (void *)(intptr_t)crew.vcpus[id]) != 0)
+      bench_check(-1, "pthread_create");
     pthread_detach(thread);
   }
 }

@@ -5,10 +5,10 @@
 enum { MAX = 16384 };
 static int fds[MAX];
 
-static uint64_t vcpus(const uint64_t* numbers) {
+static uint64_t vcpus(const uint64_t *numbers) {
   const int vm = new_vm(DEFAULT_VM);
   const uint64_t n = numbers[0];
-  void* runs[MAX_VCPUS];
+  void *runs[MAX_VCPUS];
   const size_t size = (size_t)bench_check(ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
   const uint64_t start = bench_now();
   for (uint64_t id = 0; id < n; id++) {
@@ -24,9 +24,9 @@ static uint64_t vcpus(const uint64_t* numbers) {
   return time;
 }
 
-static uint64_t memslots(const uint64_t* numbers) {
+static uint64_t memslots(const uint64_t *numbers) {
   const int vm = new_vm(DEFAULT_VM);
-  uint8_t* const memory = anonymous(numbers[0] * 4096);
+  uint8_t *const memory = anonymous(numbers[0] * 4096);
   const uint64_t start = bench_now();
   for (uint64_t slot = 0; slot < numbers[0]; slot++) {
     set_slot(vm, (uint32_t)slot, slot * 4096, 4096, memory + slot * 4096, -1, 0);
@@ -37,7 +37,7 @@ static uint64_t memslots(const uint64_t* numbers) {
   return time;
 }
 
-static uint64_t vms(const uint64_t* numbers) {
+static uint64_t vms(const uint64_t *numbers) {
   const uint64_t start = bench_now();
   for (uint64_t i = 0; i < numbers[0]; i++) fds[i] = new_vm(DEFAULT_VM);
   const uint64_t time = bench_now() - start;
@@ -45,14 +45,15 @@ static uint64_t vms(const uint64_t* numbers) {
   return time;
 }
 
-static uint64_t guest_memfd(const uint64_t* numbers) {
+static uint64_t guest_memfd(const uint64_t *numbers) {
   const uint64_t size = numbers[0] << 30;
   const int type = (int)numbers[1];
   const int vm = new_vm(type);
   const uint64_t start = bench_now();
   const int fd = new_guest_memfd(vm, size, type == DEFAULT_VM ? MAPPED_GUEST_MEMFD : 0);
-  void* const memory = type == DEFAULT_VM ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-                                          : mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *const memory = type == DEFAULT_VM
+                           ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+                           : mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) bench_check(-1, "mmap");
   set_slot(vm, 0, 0, size, memory, fd, 0);
   const uint64_t time = bench_now() - start;
