@@ -17,7 +17,7 @@ const nodeGlobals = Object.fromEntries([
 ].map((name) => [name, 'readonly']));
 
 export default defineConfig(
-  globalIgnores(['dist/', 'build/', 'coverage/', 'docs/', '**/*.cjs']),
+  globalIgnores(['dist/', 'build/', 'coverage/', 'docs/', 'guest/', '**/*.cjs']),
   { linterOptions: { reportUnusedDisableDirectives: 'error' } },
   {
     files: ['**/*.ts', '**/*.mjs'],

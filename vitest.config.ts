@@ -4,12 +4,12 @@ import { defineConfig } from 'vitest/config';
 // lab's emulated CPU a second process costs more than it brings.
 const onKvm = {
   setupFiles: ['test/kvm/setup.ts'],
-  pool: 'forks',
+  pool: 'forks' as const,
   isolate: false,
   fileParallelism: false,
   testTimeout: 60_000,
   hookTimeout: 60_000,
-} as const;
+};
 
 // The demo looks for its secret in all memory of the process, and the shadow memory of this sanitizer is terabytes.
 const tooLarge = process.env['NODE_KVM_ADDON'] === 'tsan' ? ['test/kvm/demo-guest.test.ts'] : [];
