@@ -54,7 +54,7 @@ export function list<F extends Fields>(
       const total = count ?? new DataView(source.buffer, source.byteOffset).getUint32(0, true);
       const decoded: Decoded<Struct<F>>[] = [];
       for (let index = 0; index < total; index++) {
-        decoded.push(entry.decode(source, headerSize + index * entry.size) as Decoded<Struct<F>>);
+        decoded.push(entry.decode(source, headerSize + index * entry.size));
       }
       return decoded;
     },

@@ -4,7 +4,7 @@ import { HostMapping, Kvm, type GuestMemfd, type Vcpu } from '../kvm/index.ts';
 import { GuestMemory, type Backing, type Conversion, type MemoryRegion } from '../memory/index.ts';
 import { createVm, type SelectedVm } from '../tier/create-vm.ts';
 import { TIER_FACTS, type Tier, type TierFacts, type TierRefusal } from '../tier/tiers.ts';
-import { Guest } from './guest-program.ts';
+import type { Guest } from './guest-program.ts';
 import { LATE_SLOT, MAIN_SLOT, PAGE, PLAIN_SLOT, bytesOf, type Area } from './plan.ts';
 import { Impossible } from './report.ts';
 

@@ -158,7 +158,7 @@ export function expectHandle<T extends { readonly closed: boolean }>(
 ): T {
   // What only inherits from the class has nothing behind it.
   if (!(value instanceof type) || !hasNative(value)) throw typeError(what, name, value);
-  const handle = value as T;
+  const handle = value;
   if (handle.closed) {
     throw new KvmStateError(`The ${what.replace(/^an? /, '')} given as ${name} is closed`, 'ERR_KVM_CLOSED');
   }

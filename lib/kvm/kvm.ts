@@ -149,7 +149,7 @@ export class Kvm extends Handle<NativeSystem> {
       const part = indices.slice(start, start + MSRS_PER_CALL);
       const buffer = kvmMsrs.encode(part.map((index) => ({ index, data: 0n })));
       const done = this.#ioctl(KVM_GET_MSRS, buffer);
-      if (done < part.length) throw unreadable(part[done]!);
+      if (done < part.length) throw unreadable(part[done]);
       values.push(...kvmMsrs.decode(buffer, done).map(({ index, data }) => ({ index, data })));
     }
     return values;

@@ -30,7 +30,8 @@ async function build(sources: readonly string[], path: string): Promise<void> {
   const work = mkdtempSync(`${path}.`);
   try {
     const program = join(work, 'init');
-    await run('gcc', [...FLAGS, '-o', program, ...sources]).catch((error: NodeJS.ErrnoException & { stderr?: string }) => {
+    await run('gcc', [...FLAGS, '-o', program, ...sources]).catch((cause: unknown) => {
+      const error = cause as NodeJS.ErrnoException & { stderr?: string };
       const lines = (error.stderr ?? '').trimEnd().split('\n');
       throw new LabError(`the lab's init could not be compiled: ${error.code === 'ENOENT' ? 'there is no gcc' : lines[0]}`,
         'ERR_KVM_LAB_BUILD', { lines, cause: error });

@@ -186,7 +186,7 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     if (guestMemfd !== undefined) {
       this.vmPort.setUserMemoryRegion2({ ...request, flags: flags | KVM_MEM_GUEST_MEMFD,
         guestMemfd, guestMemfdOffset: opened.guestMemfdOffset });
-    } else if (this.#hasUserMemory2 ??= this.vmPort.checkExtension(CAPS.KVM_CAP_USER_MEMORY2) > 0) {
+    } else if ((this.#hasUserMemory2 ??= this.vmPort.checkExtension(CAPS.KVM_CAP_USER_MEMORY2) > 0)) {
       this.vmPort.setUserMemoryRegion2(request);
     } else {
       this.vmPort.setUserMemoryRegion(request);
