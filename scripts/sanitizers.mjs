@@ -31,7 +31,7 @@ const kinds = {
     proofs: { race: /ThreadSanitizer: data race/ },
     env: (log) => ({
       // What V8 and libuv do among themselves is not ours; their locks are followed all the same.
-      TSAN_OPTIONS: `ignore_noninstrumented_modules=1:history_size=4:log_path=${log}:` +
+      TSAN_OPTIONS: `ignore_noninstrumented_modules=1:history_size=4:handle_segv=0:handle_sigbus=0:log_path=${log}:` +
         `suppressions=${join(faults, 'tsan.supp')}:print_suppressions=0`,
     }),
   },
