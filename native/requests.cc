@@ -60,6 +60,7 @@ const std::unordered_map<std::uint32_t, Request>& table() {
       {KVM_ENABLE_CAP, {"KVM_ENABLE_CAP", kOnVm | kOnVcpu, Shape::kEnableCap, sizeof(kvm_enable_cap)}},
       NONE(KVM_RESET_DIRTY_RINGS, kOnVm),
       VALUE(KVM_SET_TSS_ADDR, kOnVm),
+      VALUE(KVM_SET_NR_MMU_PAGES, kOnVm),
       STRUCT(KVM_SET_IDENTITY_MAP_ADDR, kOnVm),
       STRUCT(KVM_SET_MEMORY_ATTRIBUTES, kOnVm),
       NONE(KVM_CREATE_IRQCHIP, kOnVm),

@@ -141,6 +141,7 @@ const BY_CALL: Readonly<Record<string, Hints>> = {
   },
   KVM_UNREGISTER_COALESCED_MMIO: { EINVAL: 'port zones need KVM_CAP_COALESCED_PIO' },
   KVM_SET_CLOCK: { EINVAL: 'a flag is not among those that KVM_CAP_ADJUST_CLOCK gives' },
+  KVM_SET_NR_MMU_PAGES: { EINVAL: 'fewer than 64 pages' },
   KVM_SET_TSS_ADDR: { EINVAL: 'the three pages do not fit below 4 GiB' },
   KVM_SET_IDENTITY_MAP_ADDR: { EINVAL: 'a vCPU was made before' },
   KVM_SET_BOOT_CPU_ID: { EBUSY: 'a vCPU was made before' },

@@ -123,16 +123,6 @@ static void descriptors(int kvm, int vm, unsigned shared) {
   printf(",\"guestMemfd\":\"%s\"}\n", bind(vm, right, shared == 0 ? memory : map(BIG_PAGE, right)));
 }
 
-static void no_memory(int kvm, int vm) {
-  need(ioctl(vm, KVM_SET_NR_MMU_PAGES, 64ul), "KVM_SET_NR_MMU_PAGES");
-  const int vcpu = need(ioctl(vm, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
-  const int length = need(ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
-  struct kvm_run *const run = map((size_t)length, vcpu);
-  alarm(60);
-  const char *const result = name(ioctl(vcpu, KVM_RUN, 0));
-  printf("{\"run\":\"%s\",\"exit\":%u}\n", result, run->exit_reason);
-}
-
 int main(int count, char **arguments) {
   const char *const command = count > 1 ? arguments[1] : "";
   const int kvm = need(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
@@ -142,7 +132,6 @@ int main(int count, char **arguments) {
   else if (strcmp(command, "huge") == 0) huge(vm);
   else if (strcmp(command, "descriptors") == 0) descriptors(kvm, vm, 0);
   else if (strcmp(command, "descriptors-shared") == 0) descriptors(kvm, vm, MAY_MMAP | INIT_SHARED);
-  else if (strcmp(command, "no-memory") == 0) no_memory(kvm, vm);
   else return 2;
   return 0;
 }

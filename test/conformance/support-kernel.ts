@@ -13,7 +13,7 @@ import type { VmTypeName } from '../../lib/index.ts';
 /** What a test that asks the kernel so lacks here. */
 export const lacksCompiler = spawnSync('cc', ['--version']).status === 0 ? undefined : 'a C compiler (cc)';
 
-export type Question = 'past-end' | 'not-shared' | 'huge' | 'descriptors' | 'descriptors-shared' | 'no-memory';
+export type Question = 'past-end' | 'not-shared' | 'huge' | 'descriptors' | 'descriptors-shared';
 
 /** The program's answer: errnos or signals by name. */
 export function askKernel(question: Question, type: VmTypeName = 'default'): Record<string, string | number> {
