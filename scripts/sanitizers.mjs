@@ -1,7 +1,7 @@
 // How a run under a sanitizer is set up, shown to work, and read. Node itself is not instrumented: the addon is, and the
 // runtime is preloaded into Node.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,11 +18,11 @@ const kinds = {
       leak: /LeakSanitizer: detected memory leaks/,
     },
     env: (log) => ({
-      // V8 has a handler of its own for SIGSEGV.
-      ASAN_OPTIONS: `detect_leaks=1:handle_segv=0:handle_sigbus=0:log_path=${log}`,
+      // V8 has a handler of its own for SIGSEGV. A leak leaves the exit code alone: V8 has some (`ownLeaks`), and so do
+      // the compilers that tests run.
+      ASAN_OPTIONS: `detect_leaks=1:exitcode=0:abort_on_error=1:handle_segv=0:handle_sigbus=0:log_path=${log}`,
       // Its reports go to stderr beside libasan, whatever log_path says; each of them ends the process.
       UBSAN_OPTIONS: 'print_stacktrace=1',
-      LSAN_OPTIONS: `suppressions=${join(faults, 'lsan.supp')}:print_suppressions=0`,
     }),
   },
   tsan: {
@@ -56,10 +56,26 @@ export function sanitizerEnv(kind, reports) {
   };
 }
 
+/**
+ * The leaks that are ours: allocated by the addon itself, not by Node on its behalf. V8 keeps pointers where the search
+ * for leaks does not look, above all when a process ends while its workers run. A suppression by V8's names would take
+ * ours as well, since V8 is below every call into the addon.
+ */
+function ownLeaks(text) {
+  return text.split('\n\n').filter((block) => {
+    if (!/^(Direct|Indirect) leak of /.test(block.trim())) return false;
+    const frames = block.split('\n').filter((line) => /^\s+#[1-9]/.test(line));
+    const node = frames.findIndex((line) => line.includes(`(${realpathSync(process.execPath)}+`));
+    const own = frames.findIndex((line) => /\/native\/|faulty\.cc/.test(line));
+    return own >= 0 && (node < 0 || own < node);
+  }).map((block) => block.trim().split('\n').slice(0, 4).join(' '));
+}
+
 /** One line for each thing that was reported. */
 export function sanitizerReports(reports) {
   return readdirSync(reports).flatMap((name) => {
     const text = readFileSync(join(reports, name), 'utf8');
+    if (text.includes('LeakSanitizer: detected memory leaks')) return ownLeaks(text);
     const lines = text.split('\n').filter((line) => /^SUMMARY: |runtime error: /.test(line));
     return lines.length > 0 ? lines : text.trim() === '' ? [] : [text.trim().split('\n')[0]];
   });
@@ -74,10 +90,10 @@ export function unnoticedFaults(kind, scratch) {
   return Object.entries(proofs).flatMap(([fault, expected]) => {
     const reports = mkdtempSync(join(scratch, `${fault}-`));
     const program = `require(${JSON.stringify(addon)}).${fault}()`;
-    const { status, stderr } = spawnSync(process.execPath, ['-e', program], { env: sanitizerEnv(kind, reports), encoding: 'utf8' });
-    const texts = [stderr, ...readdirSync(reports).map((name) => readFileSync(join(reports, name), 'utf8'))];
-    return status !== 0 && texts.some((text) => expected.test(text)) ? [] : [fault];
+    const { stderr } = spawnSync(process.execPath, ['-e', program], { env: sanitizerEnv(kind, reports), encoding: 'utf8' });
+    const texts = readdirSync(reports).map((name) => readFileSync(join(reports, name), 'utf8'));
+    const noticed = fault === 'leak' ? texts.some((text) => ownLeaks(text).length > 0) :
+      [stderr, ...texts].some((text) => expected.test(text));
+    return noticed ? [] : [fault];
   });
 }
-
-export const sanitizerBuilt = (kind) => existsSync(join(root, 'build', kind, 'node_kvm.node'));
