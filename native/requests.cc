@@ -19,7 +19,8 @@ enum class Shape {
   kValue,
   /** As long as the request's number says, or `header` where that says nothing. */
   kStruct,
-  /** `header` bytes, then `entry` bytes for each of the 32-bit count at `count_at` (64-bit for `entry` of 8 and REG_LIST). */
+  /** `header` bytes, then `entry` bytes for each of the 32-bit count at `count_at` (64-bit for `entry` of 8 and
+     REG_LIST). */
   kCounted,
   /** The 32-bit field at `count_at` is the size of the whole, at least `header`. */
   kSized,
@@ -39,11 +40,13 @@ struct Request {
   const char* method = nullptr;
 };
 
+// clang-format off
 #define NONE(name, kinds) {name, {#name, kinds, Shape::kNone}}
 #define VALUE(name, kinds) {name, {#name, kinds, Shape::kValue}}
 #define STRUCT(name, kinds) {name, {#name, kinds, Shape::kStruct, _IOC_SIZE(name)}}
 #define COUNTED(name, kinds, header, count_at, entry) {name, {#name, kinds, Shape::kCounted, header, count_at, entry}}
 #define METHOD(name, method) {name, {#name, kSys | kOnVm | kOnVcpu, Shape::kMethod, 0, 0, 0, method}}
+// clang-format on
 
 const std::unordered_map<std::uint32_t, Request>& table() {
   static const auto& requests = *new std::unordered_map<std::uint32_t, Request>{
@@ -237,7 +240,8 @@ int call_with_copy(FileCore& core, std::uint32_t number, const Request& request,
   } else if (request.shape == Shape::kSignalMask) {
     std::uint32_t set_size = 0;
     std::memcpy(&set_size, copy, sizeof set_size);
-    if (set_size != kSignalSetSize) throw ArgumentRangeError("Expected 8 for len but received " + std::to_string(set_size));
+    if (set_size != kSignalSetSize)
+      throw ArgumentRangeError("Expected 8 for len but received " + std::to_string(set_size));
     const int bit = kick_signal() - 1;
     copy[4 + bit / 8] &= static_cast<std::uint8_t>(~(1u << (bit % 8)));
     return ::ioctl(core.fd(), number, copy);
@@ -263,9 +267,7 @@ int table_ioctl(FileCore& core, const Napi::CallbackInfo& info) {
       if (info[1].IsTypedArray()) throw_expected(info.Env(), "no argument", "argument", info[1]);
       result = ::ioctl(core.fd(), number, 0);
       break;
-    case Shape::kValue:
-      result = ::ioctl(core.fd(), number, value_argument(info));
-      break;
+    case Shape::kValue: result = ::ioctl(core.fd(), number, value_argument(info)); break;
     case Shape::kStruct: {
       const Bytes bytes = bytes_at(info, 1, "argument");
       require_length(bytes, request.header, "argument");
@@ -278,8 +280,7 @@ int table_ioctl(FileCore& core, const Napi::CallbackInfo& info) {
         break;
       }
       [[fallthrough]];
-    default:
-      result = call_with_copy(core, number, request, bytes_at(info, 1, "argument"));
+    default: result = call_with_copy(core, number, request, bytes_at(info, 1, "argument"));
   }
   return check(result, request.name);
 }
