@@ -177,6 +177,9 @@ async function built(name, build) {
 /** What the host's kernel may lack, and every call that the addon makes: the part of the kvm ring for a slow place. */
 const core = ['test/native', 'test/kvm/conversion', 'test/kvm/guest-memfd', 'test/kvm/memory', 'test/kvm/prefault'];
 
+/** A sanitizer finds what it finds in the first second of a stress test; the plain rings look for what is rare. */
+const briefly = { NODE_KVM_STRESS_SECONDS: '1' };
+
 /** The kvm ring on an addon that the compiler has watched; in the lab where there is no KVM here. */
 async function sanitizerRing(kind) {
   if (!(await built(kind, kind))) return;
@@ -186,23 +189,27 @@ async function sanitizerRing(kind) {
     say(`ring ${kind} on the host`);
     const report = join(scratch, `${kind}.json`);
     const found = join(scratch, `${kind}-reports`);
-    const exitCode = await run(vitestArgv(['kvm'], report), sanitizerEnv(kind, found));
+    const exitCode = await run(vitestArgv(['kvm'], report), { ...sanitizerEnv(kind, found), ...briefly });
     results.addReport(`${kind} on the host`, report, exitCode, sanitizerReports(found));
     if (kind !== 'asan') return;
   }
   // Private memory and pre-fault are in the lab alone. What several threads do there is the same as here.
   await inLab(`${kind} in the lab`, ['kvm'], {
     argv: refusal() === undefined ? core : ['test/native', 'test/kvm'],
-    env: (shared) => sanitizerEnv(kind, join(shared, 'found')),
+    env: (shared) => ({ ...sanitizerEnv(kind, join(shared, 'found')), ...briefly }),
     after: (shared) => sanitizerReports(join(shared, 'found')),
   });
 }
 
-/** Unit and kvm tests on the debug build, in the lab, so that what they cover does not depend on this host's KVM. */
+/**
+ * The tests of units, handles and addon on the debug build, in the lab, so that what they cover does not depend on this
+ * host's KVM. Not those of faults and conformance: they cover little more, and take longer than all others.
+ */
 async function debugRing() {
   if (!(await built('debug', 'debug'))) return;
   await inLab('debug, with coverage', ['unit', 'kvm'], {
-    argv: coverageArgv, env: coverageEnv, after: coverageProblems, timeoutMs: 30 * minute,
+    argv: (shared) => ['test/unit', 'test/native', 'test/kvm', ...coverageArgv(shared)],
+    env: coverageEnv, after: coverageProblems, timeoutMs: 30 * minute,
   });
 }
 
