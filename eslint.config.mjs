@@ -10,11 +10,30 @@ const maxLen = {
   ignoreRegExpLiterals: true,
 };
 
-const nodeGlobals = Object.fromEntries([
-  'AbortController', 'AbortSignal', 'Buffer', 'SharedArrayBuffer', 'TextDecoder', 'TextEncoder', 'URL', 'clearImmediate',
-  'clearInterval', 'clearTimeout', 'console', 'gc', 'globalThis', 'performance', 'process', 'queueMicrotask',
-  'setImmediate', 'setInterval', 'setTimeout', 'structuredClone',
-].map((name) => [name, 'readonly']));
+const nodeGlobals = Object.fromEntries(
+  [
+    'AbortController',
+    'AbortSignal',
+    'Buffer',
+    'SharedArrayBuffer',
+    'TextDecoder',
+    'TextEncoder',
+    'URL',
+    'clearImmediate',
+    'clearInterval',
+    'clearTimeout',
+    'console',
+    'gc',
+    'globalThis',
+    'performance',
+    'process',
+    'queueMicrotask',
+    'setImmediate',
+    'setInterval',
+    'setTimeout',
+    'structuredClone',
+  ].map((name) => [name, 'readonly']),
+);
 
 export default defineConfig(
   globalIgnores(['dist/', 'build/', 'coverage/', 'docs/', 'guest/', '**/*.cjs']),
@@ -24,7 +43,7 @@ export default defineConfig(
     extends: [js.configs.recommended],
     languageOptions: { globals: nodeGlobals },
     rules: {
-      'eqeqeq': 'error',
+      eqeqeq: 'error',
       'no-var': 'error',
       'object-shorthand': 'error',
       'prefer-const': ['error', { destructuring: 'all' }],
@@ -50,8 +69,10 @@ export default defineConfig(
       '@typescript-eslint/no-for-in-array': 'error',
       '@typescript-eslint/no-misused-promises': 'error',
       '@typescript-eslint/no-unnecessary-type-assertion': 'error',
-      '@typescript-eslint/no-unused-vars':
-        ['error', { argsIgnorePattern: '^_', caughtErrors: 'none', ignoreRestSiblings: true }],
+      '@typescript-eslint/no-unused-vars': [
+        'error',
+        { argsIgnorePattern: '^_', caughtErrors: 'none', ignoreRestSiblings: true },
+      ],
       '@typescript-eslint/only-throw-error': 'error',
       '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
       '@typescript-eslint/use-unknown-in-catch-callback-variable': 'error',

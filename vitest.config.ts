@@ -41,7 +41,10 @@ export default defineConfig({
       },
       {
         test: {
-          name: 'examples', include: ['test/examples/**/*.test.ts'], fileParallelism: false, testTimeout: 120_000,
+          name: 'examples',
+          include: ['test/examples/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 120_000,
         },
       },
       { test: { name: 'package', include: ['test/package/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 } },

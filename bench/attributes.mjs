@@ -4,7 +4,11 @@ import { compareWith, GiB, MiB, openVm } from './harness/memory.mjs';
 
 const PRIVATE = 8n;
 // Of 4 KiB the kernel's part is next to nothing, so the row says what the call costs.
-const SIZES = [['4 KiB', 4096], ['2 MiB', 2 * MiB, '<= 1.05'], ['1 GiB', GiB, '<= 1.05']];
+const SIZES = [
+  ['4 KiB', 4096],
+  ['2 MiB', 2 * MiB, '<= 1.05'],
+  ['1 GiB', GiB, '<= 1.05'],
+];
 
 function flips(api, size) {
   const { vm, memory, close } = openVm(api, 'sw-protected');
@@ -12,12 +16,13 @@ function flips(api, size) {
   let attributes = 0n;
   return {
     close,
-    run: (n) => timed(() => {
-      for (let i = 0; i < n; i++) {
-        attributes ^= PRIVATE;
-        vm.setMemoryAttributes({ address: 0n, size, attributes });
-      }
-    }),
+    run: (n) =>
+      timed(() => {
+        for (let i = 0; i < n; i++) {
+          attributes ^= PRIVATE;
+          vm.setMemoryAttributes({ address: 0n, size, attributes });
+        }
+      }),
   };
 }
 
@@ -27,12 +32,13 @@ function conversions(api, size) {
   let to = 'shared';
   return {
     close,
-    run: (n) => timed(() => {
-      for (let i = 0; i < n; i++) {
-        to = to === 'shared' ? 'private' : 'shared';
-        memory.convert({ gpa: 0n, size, to });
-      }
-    }),
+    run: (n) =>
+      timed(() => {
+        for (let i = 0; i < n; i++) {
+          to = to === 'shared' ? 'private' : 'shared';
+          memory.convert({ gpa: 0n, size, to });
+        }
+      }),
   };
 }
 
@@ -45,10 +51,15 @@ export default {
       const few = size === GiB ? { n: 2, rounds: bench.quick ? 3 : 9 } : { warm: 6000 };
       const common = { unit: 'us', ...few };
       await compareWith(bench, ['attributes', size], {
-        ...common, name: `attributes ${text}`, target, open: () => flips(bench.api, size),
+        ...common,
+        name: `attributes ${text}`,
+        target,
+        open: () => flips(bench.api, size),
       });
       await compareWith(bench, ['attributes', size], {
-        ...common, name: `attributes ${text}, memory.convert`, open: () => conversions(bench.api, size),
+        ...common,
+        name: `attributes ${text}, memory.convert`,
+        open: () => conversions(bench.api, size),
       });
     }
   },

@@ -31,13 +31,30 @@ export default {
     const row = (name, baseline, target, note) => {
       const over = seen.ours.map((value, at) => value - baseline[at]);
       bench.row({
-        name, unit: 'ms', ours: median(seen.ours), baseline: median(baseline), ratio: median(seen.ours.map((value, at) => value / baseline[at])),
-        spread: spreadOf(seen.ours.map((value, at) => value / baseline[at])), runs: pairs, value: median(over), target,
+        name,
+        unit: 'ms',
+        ours: median(seen.ours),
+        baseline: median(baseline),
+        ratio: median(seen.ours.map((value, at) => value / baseline[at])),
+        spread: spreadOf(seen.ours.map((value, at) => value / baseline[at])),
+        runs: pairs,
+        value: median(over),
+        target,
         note: `${median(over).toFixed(2)} ms over ${note}`,
       });
     };
-    row('event-loop-delay', seen.idle, '<= 2 ms over idle', `idle; ${perSecond(exits.ours)}, ${availableParallelism()} CPUs`);
-    row('event-loop-delay, vCPUs in C', seen.beside, undefined, `an idle loop beside the same vCPUs in C; ${perSecond(exits.beside)}`);
+    row(
+      'event-loop-delay',
+      seen.idle,
+      '<= 2 ms over idle',
+      `idle; ${perSecond(exits.ours)}, ${availableParallelism()} CPUs`,
+    );
+    row(
+      'event-loop-delay, vCPUs in C',
+      seen.beside,
+      undefined,
+      `an idle loop beside the same vCPUs in C; ${perSecond(exits.beside)}`,
+    );
   },
 };
 

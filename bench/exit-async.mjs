@@ -11,7 +11,10 @@ export default {
   async run(bench) {
     const eventfd = bench.program('exit-async', ['eventfd']);
     const futex = bench.program('exit-async', ['futex']);
-    for (const [name, measure] of [['run()', byRun], ['exits()', byExits]]) {
+    for (const [name, measure] of [
+      ['run()', byRun],
+      ['exits()', byExits],
+    ]) {
       const guest = makeGuest(bench.api, PIO_GUEST);
       await compare(bench, name, measure(guest.vcpu), (n) => eventfd.call('eventfd', n), '<= 1.5');
       await compare(bench, `${name}, C by futex`, measure(guest.vcpu), (n) => futex.call('futex', n));
@@ -29,15 +32,24 @@ async function compare(bench, name, ours, baseline, target) {
     return time;
   };
   const { runs } = await bench.compare({
-    name: `exit-async ${name}`, unit: 'us', n: bench.choose({ host: 200, lab: 100 }), ...(target === undefined ? {} : { target }),
-    ours: (n) => seen('ours', ours(n)), baseline: (n) => seen('baseline', baseline(n)),
+    name: `exit-async ${name}`,
+    unit: 'us',
+    n: bench.choose({ host: 200, lab: 100 }),
+    ...(target === undefined ? {} : { target }),
+    ours: (n) => seen('ours', ours(n)),
+    baseline: (n) => seen('baseline', baseline(n)),
   });
   // Without the warm-up.
   const [here, there] = [tails.ours.slice(-runs), tails.baseline.slice(-runs)];
   const ratios = here.map((time, round) => time / there[round]);
   bench.row({
-    name: `exit-async ${name}, p99`, unit: 'us', ours: median(here) / 1e3, baseline: median(there) / 1e3, ratio: median(ratios),
-    spread: spreadOf(ratios), runs,
+    name: `exit-async ${name}, p99`,
+    unit: 'us',
+    ours: median(here) / 1e3,
+    baseline: median(there) / 1e3,
+    ratio: median(ratios),
+    spread: spreadOf(ratios),
+    runs,
   });
 }
 

@@ -9,15 +9,20 @@ export default {
   async run(bench) {
     bench.pin();
     const program = bench.program('exit-sync');
-    for (const [name, code] of [['pio', PIO_GUEST], ['mmio', MMIO_GUEST], ['both', BOTH_GUEST]]) {
+    for (const [name, code] of [
+      ['pio', PIO_GUEST],
+      ['mmio', MMIO_GUEST],
+      ['both', BOTH_GUEST],
+    ]) {
       const guest = makeGuest(bench.api, code);
       const { vcpu } = guest;
       await bench.compare({
         name: `exit-sync ${name}`,
         target: { host: '<= 1.05', lab: '<= 1.25' },
-        ours: (n) => timed(() => {
-          for (let i = 0; i < n; i++) handle(vcpu.runSync());
-        }),
+        ours: (n) =>
+          timed(() => {
+            for (let i = 0; i < n; i++) handle(vcpu.runSync());
+          }),
         baseline: async (n) => (await program.call(name, n))[0],
       });
       guest.close();

@@ -11,7 +11,9 @@ const SMALL = 64 * MiB;
 function take(type, size) {
   return new Promise((resolve, reject) => {
     let result;
-    const child = fork(join(import.meta.dirname, 'harness/footprint-child.mjs'), [type, String(size)], { execArgv: ['--expose-gc'] });
+    const child = fork(join(import.meta.dirname, 'harness/footprint-child.mjs'), [type, String(size)], {
+      execArgv: ['--expose-gc'],
+    });
     child.on('message', (message) => (result = message));
     child.on('close', (code) => (result === undefined ? reject(new Error(`it ended with ${code}`)) : resolve(result)));
   });
@@ -26,7 +28,10 @@ export default {
     const seen = { bare: [], small: [], large: [], smallC: [], largeC: [] };
     for (let round = 0; round < rounds; round++) {
       seen.bare.push(await take('bare', 0));
-      for (const [name, size] of [['small', SMALL], ['large', GiB]]) {
+      for (const [name, size] of [
+        ['small', SMALL],
+        ['large', GiB],
+      ]) {
         seen[name].push(await take(type, size));
         const program = bench.program('footprint');
         const [, rss, tables, kvmTables] = await program.call(type, size);
@@ -44,20 +49,33 @@ export default {
     const beside = (over('large', 'rss') - guest) / 1024;
     const file = over('large', 'file') - guest;
     bench.row({
-      name: `footprint 1 GiB ${memory}: resident over bare Node, beside the guest's pages`, unit: 'MiB', runs: rounds,
-      target: '<= 8', ours: beside, baseline: (kib('largeC', 'rss') - guest) / 1024, value: beside,
+      name: `footprint 1 GiB ${memory}: resident over bare Node, beside the guest's pages`,
+      unit: 'MiB',
+      runs: rounds,
+      target: '<= 8',
+      ours: beside,
+      baseline: (kib('largeC', 'rss') - guest) / 1024,
+      value: beside,
       note: `bare Node has ${(kib('bare', 'rss') / 1024).toFixed(1)} MiB; ${(file / 1024).toFixed(1)} MiB of it are pages of files`,
     });
     // A GiB that was mapped would take 2 MiB of page tables.
     const growth = kib('large', 'tables') - kib('small', 'tables');
     bench.row({
-      name: `footprint 1 GiB ${memory}: page tables over those of 64 MiB`, unit: 'kB', runs: rounds, target: { lab: '<= 64' },
-      ours: growth, baseline: kib('largeC', 'tables') - kib('smallC', 'tables'), value: growth,
+      name: `footprint 1 GiB ${memory}: page tables over those of 64 MiB`,
+      unit: 'kB',
+      runs: rounds,
+      target: { lab: '<= 64' },
+      ours: growth,
+      baseline: kib('largeC', 'tables') - kib('smallC', 'tables'),
+      value: growth,
       note: `page tables over bare Node ${over('large', 'tables')} kB`,
     });
     bench.row({
-      name: `footprint 1 GiB ${memory}: KVM's tables (SecPageTables)`, unit: 'kB', runs: rounds,
-      ours: kib('large', 'kvmTables'), baseline: kib('largeC', 'kvmTables'),
+      name: `footprint 1 GiB ${memory}: KVM's tables (SecPageTables)`,
+      unit: 'kB',
+      runs: rounds,
+      ours: kib('large', 'kvmTables'),
+      baseline: kib('largeC', 'kvmTables'),
     });
   },
 };

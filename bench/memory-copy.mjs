@@ -4,7 +4,12 @@ import { timed } from './harness/clock.mjs';
 import { MiB, openVm } from './harness/memory.mjs';
 
 const MEMORY = 64 * MiB;
-const SIZES = [['4 KiB', 4096], ['64 KiB', 64 * 1024], ['1 MiB', MiB], ['64 MiB', MEMORY]];
+const SIZES = [
+  ['4 KiB', 4096],
+  ['64 KiB', 64 * 1024],
+  ['1 MiB', MiB],
+  ['64 MiB', MEMORY],
+];
 
 export default {
   name: 'memory-copy',
@@ -18,12 +23,14 @@ export default {
       const program = bench.program('memory-copy', [String(size)]);
       const buffer = new Uint8Array(size).fill(1);
       const places = Array.from({ length: MEMORY / size }, (_, index) => BigInt(index * size));
-      const through = (copy) => (n) => timed(() => {
-        for (let i = 0; i < n; i++) copy(places[i % places.length]);
-      });
-      const again = (copy) => (n) => timed(() => {
-        for (let i = 0; i < n; i++) copy(0n);
-      });
+      const through = (copy) => (n) =>
+        timed(() => {
+          for (let i = 0; i < n; i++) copy(places[i % places.length]);
+        });
+      const again = (copy) => (n) =>
+        timed(() => {
+          for (let i = 0; i < n; i++) copy(0n);
+        });
       const ways = [
         ['readInto', (gpa) => memory.readInto(gpa, buffer)],
         ['write', (gpa) => memory.write(gpa, buffer)],
@@ -34,12 +41,17 @@ export default {
         const target = way === 'read' ? undefined : '>= 0.95';
         const common = { unit: 'us', speed: true, roundMs: bench.choose({ host: 8, lab: 40 }) };
         await bench.compare({
-          ...common, name: `memory-copy ${way} ${text}`, target: { host: target, lab: undefined }, ours: through(copy),
+          ...common,
+          name: `memory-copy ${way} ${text}`,
+          target: { host: target, lab: undefined },
+          ours: through(copy),
           baseline: async (n) => (await program.call('walk', n))[0],
         });
         if (size > MiB) continue;
         await bench.compare({
-          ...common, name: `memory-copy ${way} ${text}, in cache`, ours: again(copy),
+          ...common,
+          name: `memory-copy ${way} ${text}, in cache`,
+          ours: again(copy),
           baseline: async (n) => (await program.call('hot', n))[0],
         });
       }

@@ -11,15 +11,29 @@ const SIZE = 64 * MiB;
 const word = (value) => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
 
 /** mov ebx, RANGE; mov ecx, pages; next: (an access to [ebx]); add ebx, 4096; dec ecx; jnz next; hlt */
-const touch = (access, size) => Uint8Array.from([
-  0xbb, ...word(RANGE), 0xb9, ...word(size / 4096), ...access, 0x81, 0xc3, ...word(4096), 0x49, 0x75, 0xf7 - access.length, 0xf4,
-]);
+const touch = (access, size) =>
+  Uint8Array.from([
+    0xbb,
+    ...word(RANGE),
+    0xb9,
+    ...word(size / 4096),
+    ...access,
+    0x81,
+    0xc3,
+    ...word(4096),
+    0x49,
+    0x75,
+    0xf7 - access.length,
+    0xf4,
+  ]);
 const WRITE = [0xc6, 0x03, 0x01];
 const READ = [0x8a, 0x03];
 
 const PRIVATE = { private: true, attributes: 'private', backing: { kind: 'none' } };
 const CASES = [
-  ['private', PRIVATE], ['private', PRIVATE, { vcpus: 2 }], ['private', PRIVATE, { vcpus: 4 }],
+  ['private', PRIVATE],
+  ['private', PRIVATE, { vcpus: 2 }],
+  ['private', PRIVATE, { vcpus: 4 }],
   ['private, allocated before', PRIVATE, { allocated: true }],
   ['shared anonymous 4 KiB', { backing: { kind: 'anonymous' } }],
   ['shared anonymous 4 KiB, read', { backing: { kind: 'anonymous' } }, { access: READ }],
@@ -54,16 +68,20 @@ export default {
         region.remove();
         return result;
       };
-      const touched = () => timed(() => {
-        const exit = vcpus[0].runSync();
-        if (exit.reason !== 'hlt') throw new Error(`an exit that was not expected: ${exit.reason}`);
-      });
+      const touched = () =>
+        timed(() => {
+          const exit = vcpus[0].runSync();
+          if (exit.reason !== 'hlt') throw new Error(`an exit that was not expected: ${exit.reason}`);
+        });
       const without = [];
       const ahead = [];
       const after = [];
       for (let round = -1; round < rounds; round++) {
         const cold = await fresh(touched);
-        const [first, second] = await fresh(async () => [await timedAsync(() => memory.prefault({ ...range, vcpus })), touched()]);
+        const [first, second] = await fresh(async () => [
+          await timedAsync(() => memory.prefault({ ...range, vcpus })),
+          touched(),
+        ]);
         if (round < 0) continue;
         without.push(cold);
         ahead.push(first);
@@ -72,8 +90,13 @@ export default {
       }
       const ratios = without.map((time, round) => (ahead[round] + after[round]) / time);
       bench.row({
-        name: `prefault-pays ${name}${count > 1 ? `, ${count} vCPUs` : ''}, ${size / MiB} MiB`, unit: 'ms', runs: rounds, ratio: median(ratios),
-        ours: (median(ahead) + median(after)) / 1e6, baseline: median(without) / 1e6, spread: spreadOf(ratios),
+        name: `prefault-pays ${name}${count > 1 ? `, ${count} vCPUs` : ''}, ${size / MiB} MiB`,
+        unit: 'ms',
+        runs: rounds,
+        ratio: median(ratios),
+        ours: (median(ahead) + median(after)) / 1e6,
+        baseline: median(without) / 1e6,
+        spread: spreadOf(ratios),
         note: `pre-fault ${(median(ahead) / 1e6).toFixed(1)}, then the touch ${(median(after) / 1e6).toFixed(1)}`,
       });
       close();

@@ -26,7 +26,11 @@ export default {
     for (const side of ['private', 'shared']) {
       for (const vcpus of [1, 2, 4]) {
         await compareWith(bench, ['prefault', side, GiB, vcpus], {
-          name: `prefault 1 GiB ${side}, ${vcpus} vCPU`, unit: 'ms', target: '<= 1.05', n: 1, rounds: bench.quick ? 3 : 11,
+          name: `prefault 1 GiB ${side}, ${vcpus} vCPU`,
+          unit: 'ms',
+          target: '<= 1.05',
+          n: 1,
+          rounds: bench.quick ? 3 : 11,
           open: () => prefaults(bench.api, side, vcpus),
         });
       }

@@ -44,13 +44,17 @@ export default {
     const common = { unit: 'ms', n: 1, target: '<= 1.05', rounds: bench.quick ? 3 : 15 };
     if (bench.where === 'host') {
       await compareWith(bench, ['punch', 'mapped', GiB, 0], {
-        ...common, name: 'punch 1 GiB mapped guest_memfd', open: () => mapped(bench.api),
+        ...common,
+        name: 'punch 1 GiB mapped guest_memfd',
+        open: () => mapped(bench.api),
       });
     }
     for (const side of ['private', 'shared']) {
       for (const vcpus of [1, 2, 4]) {
         await compareWith(bench, ['punch', side, GiB, vcpus], {
-          ...common, name: `punch 1 GiB ${side}, mapped by ${vcpus} vCPU`, open: () => convertible(bench.api, side, vcpus),
+          ...common,
+          name: `punch 1 GiB ${side}, mapped by ${vcpus} vCPU`,
+          open: () => convertible(bench.api, side, vcpus),
         });
       }
     }

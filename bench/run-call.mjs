@@ -18,13 +18,14 @@ export default {
     await bench.compare({
       name: 'run-call',
       target: { host: '<= 1.5' },
-      ours: (n) => timed(() => {
-        for (let i = 0; i < n; i++) {
-          state[IMMEDIATE_EXIT] = 1;
-          const exit = vcpu.runSync();
-          if (exit.reason !== 'interrupted') throw new Error(`unexpected exit: ${exit.reason}`);
-        }
-      }),
+      ours: (n) =>
+        timed(() => {
+          for (let i = 0; i < n; i++) {
+            state[IMMEDIATE_EXIT] = 1;
+            const exit = vcpu.runSync();
+            if (exit.reason !== 'interrupted') throw new Error(`unexpected exit: ${exit.reason}`);
+          }
+        }),
       baseline: async (n) => (await program.call('run', n))[0],
     });
     guest.close();

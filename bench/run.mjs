@@ -31,7 +31,8 @@ if (values.list) {
   process.exit(0);
 }
 const unknown = positionals.find((name) => !benchmarks.has(name));
-if (unknown !== undefined) refuse(`Expected one of ${[...benchmarks.keys()].join(', ')} for name but received ${unknown}`);
+if (unknown !== undefined)
+  refuse(`Expected one of ${[...benchmarks.keys()].join(', ')} for name but received ${unknown}`);
 const names = [...benchmarks.keys()].filter((name) => positionals.length === 0 || positionals.includes(name));
 
 const scratch = values.programs ?? mkdtempSync(join(tmpdir(), 'node-kvm-bench-'));
@@ -85,7 +86,7 @@ async function main() {
   const failures = JSON.parse(readFileSync(failuresFile, 'utf8'));
   const rows = [];
   console.log(describeMachine());
-  for (const name of names) rows.push(...await runOne(name, failures));
+  for (const name of names) rows.push(...(await runOne(name, failures)));
   console.log(drawTable(rows));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, undefined, 2)}\n`);
   return rows.some(({ ok, failed }) => ok === false || failed !== undefined) ? 1 : 0;
@@ -94,7 +95,18 @@ async function main() {
 /** A benchmark in a process of its own; its rows. */
 function runOne(name, failures) {
   const where = process.env.NODE_KVM_LAB === '1' ? 'lab' : 'host';
-  const without = { name, where, unit: null, ours: null, baseline: null, ratio: null, spread: null, runs: 0, target: null, ok: null };
+  const without = {
+    name,
+    where,
+    unit: null,
+    ours: null,
+    baseline: null,
+    ratio: null,
+    spread: null,
+    runs: 0,
+    target: null,
+    ok: null,
+  };
   const { execArgv = [] } = benchmarks.get(name);
   const bar = process.stderr.isTTY === true ? progress(name) : undefined;
   const rows = [];

@@ -25,15 +25,22 @@ function makers({ Kvm, HostMapping }, type) {
     }
   };
   return {
-    vcpus: (n) => inVm('default', (vm) => {
-      for (let id = 0; id < n; id++) vm.createVcpu(id);
-    }),
+    vcpus: (n) =>
+      inVm('default', (vm) => {
+        for (let id = 0; id < n; id++) vm.createVcpu(id);
+      }),
     memslots(n) {
       const mapping = HostMapping.anonymous(n * 4096);
       try {
         return inVm('default', (vm) => {
           for (let slot = 0; slot < n; slot++) {
-            vm.setUserMemoryRegion2({ slot, gpa: BigInt(slot * 4096), size: 4096, mapping, mappingOffset: slot * 4096 });
+            vm.setUserMemoryRegion2({
+              slot,
+              gpa: BigInt(slot * 4096),
+              size: 4096,
+              mapping,
+              mappingOffset: slot * 4096,
+            });
           }
         });
       } finally {
@@ -50,11 +57,12 @@ function makers({ Kvm, HostMapping }, type) {
         for (const vm of made) vm.close();
       }
     },
-    'guest-memfd': (n) => inVm(type, (vm) => {
-      const size = n * 2 ** 30;
-      const guestMemfd = vm.createGuestMemfd(size, { flags: type === 'default' ? 3n : 0n });
-      vm.setUserMemoryRegion2({ slot: 0, gpa: 0n, size, guestMemfd });
-    }),
+    'guest-memfd': (n) =>
+      inVm(type, (vm) => {
+        const size = n * 2 ** 30;
+        const guestMemfd = vm.createGuestMemfd(size, { flags: type === 'default' ? 3n : 0n });
+        vm.setUserMemoryRegion2({ slot: 0, gpa: 0n, size, guestMemfd });
+      }),
     close: () => kvm.close(),
   };
 }
@@ -88,8 +96,12 @@ export default {
         const growth = cost(index, 'ours') / cost(0, 'ours');
         const kernel = cost(index, 'theirs') / cost(0, 'theirs');
         bench.row({
-          name: `scale ${what} ${size}${what === 'guest-memfd' ? ' GiB' : ''}`, unit: 'us', runs: rounds,
-          ours: cost(index, 'ours'), baseline: cost(index, 'theirs'), ratio: median(ratios),
+          name: `scale ${what} ${size}${what === 'guest-memfd' ? ' GiB' : ''}`,
+          unit: 'us',
+          runs: rounds,
+          ours: cost(index, 'ours'),
+          baseline: cost(index, 'theirs'),
+          ratio: median(ratios),
           ...(index === 0 ? {} : { target: '<= 1.2', value: Math.min(growth, median(ratios) / median(first)) }),
           note: `growth ${growth.toFixed(2)}, in C ${kernel.toFixed(2)}`,
         });

@@ -9,11 +9,20 @@ const PAGES = 64;
 const LOG_DIRTY_PAGES = 1; // KVM_MEM_LOG_DIRTY_PAGES
 const RING_BYTES = 4096;
 const code = [
-  0x8e, 0xd8, //                   next: mov ds, ax
-  0xc6, 0x06, 0x00, 0x00, 0x01, //       mov byte [0], 1
-  0x01, 0xd8, //                         add ax, bx: so many pages on
-  0x3d, 0x00, 0x50, //                   cmp ax, 0x5000: the end of the slot
-  0x72, 0xf2, //                         jb next
+  0x8e,
+  0xd8, //                   next: mov ds, ax
+  0xc6,
+  0x06,
+  0x00,
+  0x00,
+  0x01, //       mov byte [0], 1
+  0x01,
+  0xd8, //                         add ax, bx: so many pages on
+  0x3d,
+  0x00,
+  0x50, //                   cmp ax, 0x5000: the end of the slot
+  0x72,
+  0xf2, //                         jb next
   0xf4, //                               hlt
 ];
 const kvm = Kvm.open();
@@ -39,7 +48,7 @@ function makeGuest(prepare) {
 }
 
 const all = Array.from({ length: PAGES }, (_, page) => page);
-const pagesOf = (bitmap) => all.filter((page) => bitmap[page >> 3] >> (page & 7) & 1);
+const pagesOf = (bitmap) => all.filter((page) => (bitmap[page >> 3] >> (page & 7)) & 1);
 
 function draw(what, pages) {
   const dirty = new Set(pages);
@@ -82,7 +91,10 @@ if (kvm.checkExtension('KVM_CAP_DIRTY_LOG_RING') === 0) {
   const ring = new DirtyRing(vcpu, RING_BYTES);
   for (const every of [5, 21]) {
     touchEvery(every);
-    const pages = ring.harvest().filter(({ slot }) => slot === SLOT).map(({ page }) => Number(page));
+    const pages = ring
+      .harvest()
+      .filter(({ slot }) => slot === SLOT)
+      .map(({ page }) => Number(page));
     vm.resetDirtyRings();
     draw(`every ${every} pages`, pages);
   }

@@ -14,7 +14,10 @@ try {
 
   for (const round of ['first', 'again']) {
     const { bytes, calls, durationUs } = await memory.prefault({
-      gpa: 0n, size, vcpus, chunk: 8 * MiB,
+      gpa: 0n,
+      size,
+      vcpus,
+      chunk: 8 * MiB,
       onProgress: ({ bytes: done, total }) => {
         if (process.stderr.isTTY) process.stderr.write(`\r${round}: ${done / MiB} of ${total / MiB} MiB`);
       },

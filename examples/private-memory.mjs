@@ -3,11 +3,21 @@ import { GuestMemory, createVm } from 'node-kvm';
 
 const SECRET = 0x3000n;
 const code = [
-  0xa0, 0x00, 0x30, //             mov al, [0x3000]
-  0xe6, 0x10, //                   out 0x10, al         what the host left here
-  0xc6, 0x06, 0x00, 0x30, 0x77, // mov byte [0x3000], 0x77
-  0xa0, 0x00, 0x30, //             mov al, [0x3000]
-  0xe6, 0x10, //                   out 0x10, al         what the guest keeps here
+  0xa0,
+  0x00,
+  0x30, //             mov al, [0x3000]
+  0xe6,
+  0x10, //                   out 0x10, al         what the host left here
+  0xc6,
+  0x06,
+  0x00,
+  0x30,
+  0x77, // mov byte [0x3000], 0x77
+  0xa0,
+  0x00,
+  0x30, //             mov al, [0x3000]
+  0xe6,
+  0x10, //                   out 0x10, al         what the guest keeps here
   0xf4, //                         hlt
 ];
 
@@ -34,8 +44,10 @@ console.log(`shared:  the host wrote ${hex(memory.readU8(SECRET))}, the guest re
 
 memory.convert({ gpa: SECRET, size: 0x1000, to: 'private' });
 const second = await vcpu.run();
-console.log(`private: the guest wrote and reads ${hex(second.data[0])}, ` +
-  `the host's side of the page holds ${hex(memory.readU8(SECRET, { side: 'shared' }))}`);
+console.log(
+  `private: the guest wrote and reads ${hex(second.data[0])}, ` +
+    `the host's side of the page holds ${hex(memory.readU8(SECRET, { side: 'shared' }))}`,
+);
 try {
   memory.readU8(SECRET);
 } catch (error) {

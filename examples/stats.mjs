@@ -4,10 +4,17 @@ import { HostMapping, Kvm } from 'node-kvm';
 
 const EXITS = 1000;
 const code = [
-  0xb9, EXITS & 0xff, EXITS >> 8, //       mov cx, EXITS
-  0xe6, 0x10, //                     next: out 0x10, al
-  0x88, 0x0e, 0x00, 0x20, //               mov [0x2000], cl
-  0xe2, 0xf8, //                           loop next
+  0xb9,
+  EXITS & 0xff,
+  EXITS >> 8, //       mov cx, EXITS
+  0xe6,
+  0x10, //                     next: out 0x10, al
+  0x88,
+  0x0e,
+  0x00,
+  0x20, //               mov [0x2000], cl
+  0xe2,
+  0xf8, //                           loop next
   0xf4, //                                 hlt
 ];
 const kvm = Kvm.open();
@@ -41,8 +48,10 @@ sources.forEach((stats, index) => {
     const [old, now] = [before, after].map((values) => total(values[index][descriptor.name]));
     const unit = scale(descriptor);
     const change = `${now > old ? '+' : ''}${now - old}`;
-    console.log(`  ${descriptor.name.padEnd(32)} ${String(now).padStart(12)} ${change.padStart(12)}  ` +
-      `${descriptor.type}${unit === 'none' ? '' : `, ${unit}`}`);
+    console.log(
+      `  ${descriptor.name.padEnd(32)} ${String(now).padStart(12)} ${change.padStart(12)}  ` +
+        `${descriptor.type}${unit === 'none' ? '' : `, ${unit}`}`,
+    );
   }
 });
 console.log(`${exits} port exits came here; in io_exits this KVM counted ${after[1].io_exits - before[1].io_exits}`);

@@ -6,9 +6,16 @@ import { HostMapping, Kvm, Vcpu, Vm } from 'node-kvm';
 
 const COUNTER = 0x2000;
 const code = [
-  0xf0, 0x66, 0xff, 0x06, 0x00, 0x20, // again: lock inc dword [0x2000]
-  0xe6, 0x10, //                             out 0x10, al
-  0xeb, 0xf6, //                             jmp again
+  0xf0,
+  0x66,
+  0xff,
+  0x06,
+  0x00,
+  0x20, // again: lock inc dword [0x2000]
+  0xe6,
+  0x10, //                             out 0x10, al
+  0xeb,
+  0xf6, //                             jmp again
 ];
 
 if (isMainThread) await main();
@@ -23,10 +30,12 @@ async function main() {
 
   const workers = [0, 1].map((id) => new Worker(new URL(import.meta.url), { workerData: { vm: vm.share(), id } }));
   const exited = workers.map((worker) => once(worker, 'exit'));
-  const vcpus = await Promise.all(workers.map(async (worker) => {
-    const [token] = await once(worker, 'message');
-    return Vcpu.adopt(token, vm);
-  }));
+  const vcpus = await Promise.all(
+    workers.map(async (worker) => {
+      const [token] = await once(worker, 'message');
+      return Vcpu.adopt(token, vm);
+    }),
+  );
   await new Promise((resolve) => setTimeout(resolve, 200));
 
   const ended = workers.map((worker) => once(worker, 'message'));

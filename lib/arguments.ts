@@ -31,7 +31,9 @@ export function rangeError(what: string, name: string, value: unknown): RangeErr
 
 /** An integer between `min` and `max`, both included. The default range is that of a safe non-negative integer. */
 export function uint(
-  name: string, value: unknown, { min = 0, max = Number.MAX_SAFE_INTEGER }: { min?: number; max?: number } = {},
+  name: string,
+  value: unknown,
+  { min = 0, max = Number.MAX_SAFE_INTEGER }: { min?: number; max?: number } = {},
 ): number {
   return integer(name, value, min, max);
 }
@@ -111,8 +113,12 @@ export function gpaRange(address: unknown, size: unknown, gpaName = 'gpa', sizeN
   const length = typeof size === 'bigint' ? size : BigInt(uint(sizeName, size, { min: 1 }));
   if (length <= 0n) throw rangeError('a size above 0', sizeName, size);
   if (start + length > GPA_LIMIT) {
-    throw rangeError(`at most ${GPA_LIMIT - start} bytes from ${gpaName} 0x${start.toString(16)} to the end of the ` +
-      `52-bit guest physical address space`, sizeName, size);
+    throw rangeError(
+      `at most ${GPA_LIMIT - start} bytes from ${gpaName} 0x${start.toString(16)} to the end of the ` +
+        `52-bit guest physical address space`,
+      sizeName,
+      size,
+    );
   }
   return length;
 }
@@ -122,8 +128,13 @@ export function pageAlignedGpaRange(address: unknown, size: unknown, gpaName = '
   // Almost always it is right, and this says so without a bigint but the result: all below 2^52 is exact as a number.
   if (typeof address === 'bigint' && typeof size === 'number') {
     const start = Number(address);
-    if (start >= 0 && size >= PAGE_SIZE && start + size <= 2 ** 52 && Number.isInteger(start / PAGE_SIZE) &&
-      Number.isInteger(size / PAGE_SIZE)) {
+    if (
+      start >= 0 &&
+      size >= PAGE_SIZE &&
+      start + size <= 2 ** 52 &&
+      Number.isInteger(start / PAGE_SIZE) &&
+      Number.isInteger(size / PAGE_SIZE)
+    ) {
       return BigInt(size);
     }
   }
@@ -158,10 +169,16 @@ export function oneOf<const T extends string>(name: string, value: unknown, allo
 
 /** A Uint8Array (or Buffer), of exactly `length` bytes, or of `min` and more, where asked. */
 export function bytes(
-  name: string, value: unknown, { length, min }: { length?: number; min?: number } = {},
+  name: string,
+  value: unknown,
+  { length, min }: { length?: number; min?: number } = {},
 ): Uint8Array {
-  const what = length !== undefined ? `a Uint8Array of ${length} bytes`
-    : min !== undefined ? `a Uint8Array of at least ${min} bytes` : 'a Uint8Array';
+  const what =
+    length !== undefined
+      ? `a Uint8Array of ${length} bytes`
+      : min !== undefined
+        ? `a Uint8Array of at least ${min} bytes`
+        : 'a Uint8Array';
   // Not instanceof: what only inherits from Uint8Array has no bytes.
   if (!types.isUint8Array(value)) throw typeError(what, name, value);
   if ((length !== undefined && value.byteLength !== length) || (min !== undefined && value.byteLength < min)) {
@@ -185,7 +202,9 @@ function isDetached({ buffer }: Uint8Array): boolean {
  * a default.
  */
 export function options<T extends object>(
-  name: string, value: T | undefined, allowedKeys: readonly (keyof T & string)[],
+  name: string,
+  value: T | undefined,
+  allowedKeys: readonly (keyof T & string)[],
 ): Partial<T> {
   if (value === undefined) return {};
   if (!isPlain(value)) throw typeError('a plain object', name, value);
@@ -219,8 +238,10 @@ const ABOVE_GPA_LIMIT =
 
 function integer(name: string, value: unknown, min: number, max: number): number {
   if (typeof value === 'number' && value >= min && value <= max && Number.isInteger(value)) return value;
-  const what = max === Number.MAX_SAFE_INTEGER && min === 0 ? 'an integer of 0 or more'
-    : `an integer from ${min} to ${max === Number.MAX_SAFE_INTEGER ? '2^53 - 1' : max}`;
+  const what =
+    max === Number.MAX_SAFE_INTEGER && min === 0
+      ? 'an integer of 0 or more'
+      : `an integer from ${min} to ${max === Number.MAX_SAFE_INTEGER ? '2^53 - 1' : max}`;
   if (typeof value !== 'number') throw notNumber(what, name, value);
   throw rangeError(what, name, value);
 }

@@ -57,7 +57,7 @@ setName(KvmUnsupportedError, 'KvmUnsupportedError');
 
 /** What stands in the way, as the `code` of a {@link KvmStateError}. */
 export type KvmStateErrorCode =
-  | 'ERR_KVM_STATE' | 'ERR_KVM_CLOSED' | 'ERR_KVM_RUNNING' | (string & { readonly name?: never });
+  'ERR_KVM_STATE' | 'ERR_KVM_CLOSED' | 'ERR_KVM_RUNNING' | (string & { readonly name?: never });
 
 /**
  * The object is not in a state that allows the call: `'ERR_KVM_CLOSED'` after close, `'ERR_KVM_RUNNING'` while the vCPU
@@ -179,7 +179,9 @@ function printable(value: unknown): string {
   if (typeof value === 'bigint') return `${value}n`;
   if (typeof value !== 'object' || value === null) return String(value);
   try {
-    return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? `${inner}n` : inner)) ?? 'object';
+    return (
+      JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? `${inner}n` : inner)) ?? 'object'
+    );
   } catch {
     return 'an object that cannot be looked at';
   }

@@ -8,10 +8,30 @@ export { createVm, TIERS } from './tier/index.ts';
 export type { CreateVmOptions, SelectedVm, Tier, TierRefusal } from './tier/index.ts';
 export { GuestMemory, MemoryRegion } from './memory/index.ts';
 export type {
-  AccessOptions, AddOptions, Attribute, AttributeRange, Backing, BackingKind, Conversion, ConversionSource,
-  ConvertAsyncOptions, ConvertOptions, DiscardOptions, DiscardPolicy, FaultOptions, GuestMemoryEvents,
-  GuestMemoryOptions, HypercallOutcome, MemoryAccount, MemoryRange, PrefaultOptions, PrefaultProgress, PrefaultResult,
-  PrivateSide, RangeOptions, RemoveOptions,
+  AccessOptions,
+  AddOptions,
+  Attribute,
+  AttributeRange,
+  Backing,
+  BackingKind,
+  Conversion,
+  ConversionSource,
+  ConvertAsyncOptions,
+  ConvertOptions,
+  DiscardOptions,
+  DiscardPolicy,
+  FaultOptions,
+  GuestMemoryEvents,
+  GuestMemoryOptions,
+  HypercallOutcome,
+  MemoryAccount,
+  MemoryRange,
+  PrefaultOptions,
+  PrefaultProgress,
+  PrefaultResult,
+  PrivateSide,
+  RangeOptions,
+  RemoveOptions,
 } from './memory/index.ts';
 export { examineHost } from './doctor/index.ts';
 export type { DoctorReport } from './doctor/index.ts';

@@ -76,9 +76,15 @@ export interface NativeVm extends NativeIoctl {
    * The mapping is kept alive until the slot is deleted or replaced, or the kernel's VM is gone.
    */
   setUserMemoryRegion(
-    version: 1 | 2, slot: number, flags: number, gpa: bigint, size: bigint,
-    mapping: NativeMapping | null, mappingOffset: bigint,
-    guestMemfd: NativeGuestMemfd | null, guestMemfdOffset: bigint,
+    version: 1 | 2,
+    slot: number,
+    flags: number,
+    gpa: bigint,
+    size: bigint,
+    mapping: NativeMapping | null,
+    mappingOffset: bigint,
+    guestMemfd: NativeGuestMemfd | null,
+    guestMemfdOffset: bigint,
   ): void;
   setMemoryAttributes(address: bigint, size: bigint, attributes: bigint): void;
   /** The same on a pool thread. The objects stay open until it settles. */
@@ -95,7 +101,10 @@ export interface NativeVm extends NativeIoctl {
    * `data`. Every buffer is bounced to memory that ends at a guard page, so that a wrong length is EFAULT, not damage.
    */
   memoryEncryptOp(
-    command: Uint8Array | null, dataAt: number, data: Uint8Array | null, pointers: readonly NativePointer[],
+    command: Uint8Array | null,
+    dataAt: number,
+    data: Uint8Array | null,
+    pointers: readonly NativePointer[],
   ): void;
 }
 
@@ -152,7 +161,10 @@ export interface NativeVcpu extends NativeIoctl, NativeDeviceAttr {
   getStatsFd(): NativeReadable;
   /** KVM_MEMORY_ENCRYPT_OP on the vCPU (TDX), as on the VM. */
   memoryEncryptOp(
-    command: Uint8Array | null, dataAt: number, data: Uint8Array | null, pointers: readonly NativePointer[],
+    command: Uint8Array | null,
+    dataAt: number,
+    data: Uint8Array | null,
+    pointers: readonly NativePointer[],
   ): void;
 }
 
@@ -262,7 +274,8 @@ let loaded: NativeAddon | undefined;
 
 function packageRoot(): string {
   let directory = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(directory, 'binding.gyp')) && directory !== dirname(directory)) directory = dirname(directory);
+  while (!existsSync(join(directory, 'binding.gyp')) && directory !== dirname(directory))
+    directory = dirname(directory);
   return directory;
 }
 
@@ -275,15 +288,20 @@ export function native(): NativeAddon {
   if (loaded !== undefined) return loaded;
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     throw new KvmUnsupportedError(
-      `node-kvm needs Linux on x86-64, and this is ${process.platform} on ${process.arch}`, 'linux-x64');
+      `node-kvm needs Linux on x86-64, and this is ${process.platform} on ${process.arch}`,
+      'linux-x64',
+    );
   }
   try {
     loaded = createRequire(import.meta.url)(addonFile()) as NativeAddon;
   } catch (cause) {
     throw new KvmUnsupportedError(
       `The native addon of node-kvm could not be loaded: ${(cause as Error).message.replace(/\.? Tried:[^]*|\n[^]*/, '')}. ` +
-      `Build it with "npm rebuild node-kvm" (in a checkout: "npm run build:addon"); it needs a C++20 compiler, make ` +
-      `and python3.`, 'addon', { cause });
+        `Build it with "npm rebuild node-kvm" (in a checkout: "npm run build:addon"); it needs a C++20 compiler, make ` +
+        `and python3.`,
+      'addon',
+      { cause },
+    );
   }
   return loaded;
 }

@@ -15,7 +15,9 @@ export interface OutputOptions {
 
 /** Whether to colour what goes to `stream`: NO_COLOR (any value but the empty one) beats FORCE_COLOR beats the terminal. */
 export function wantsColor(
-  stream: { readonly isTTY?: boolean }, { color }: OutputOptions = {}, env: NodeJS.ProcessEnv = process.env,
+  stream: { readonly isTTY?: boolean },
+  { color }: OutputOptions = {},
+  env: NodeJS.ProcessEnv = process.env,
 ): boolean {
   if (color === false || (env['NO_COLOR'] ?? '') !== '') return false;
   const force = env['FORCE_COLOR'];
@@ -36,13 +38,33 @@ export interface TableOptions {
 }
 
 const HORIZONTAL_ONLY = {
-  top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '', 'bottom-left': '',
-  'bottom-right': '', left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: '  ',
+  top: '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  bottom: '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  left: '',
+  'left-mid': '',
+  mid: '',
+  'mid-mid': '',
+  right: '',
+  'right-mid': '',
+  middle: '  ',
 };
 
 /** A table without a frame, so that it can be read aloud, searched and pasted. Ends without a line break. */
-export function table({ head, rows, colors, width = process.stdout.columns ?? (Number(process.env['COLUMNS']) || 120) }: TableOptions): string {
-  const columns = head.map((title, column) => Math.max(title.length, ...rows.map((row) => visibleLength(row[column] ?? ''))));
+export function table({
+  head,
+  rows,
+  colors,
+  width = process.stdout.columns ?? (Number(process.env['COLUMNS']) || 120),
+}: TableOptions): string {
+  const columns = head.map((title, column) =>
+    Math.max(title.length, ...rows.map((row) => visibleLength(row[column] ?? ''))),
+  );
   const last = columns.length - 1;
   const taken = columns.slice(0, last).reduce((sum, size) => sum + size + 2, 0);
   columns[last] = Math.max(24, Math.min(columns[last] ?? 0, width - taken - 1));
@@ -54,18 +76,33 @@ export function table({ head, rows, colors, width = process.stdout.columns ?? (N
     wordWrap: true,
   });
   for (const row of rows) drawn.push([...row]);
-  return drawn.toString().split('\n').map((line) => line.trimEnd()).join('\n');
+  return drawn
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n');
 }
+
+// eslint-disable-next-line no-control-regex
+const COLOR_CODES = /\u001b\[[0-9;]*m/g;
 
 /** Columns that a text takes, without its colour codes. */
 export function visibleLength(text: string): number {
-  // eslint-disable-next-line no-control-regex
-  return Math.max(...text.replace(/\u001b\[[0-9;]*m/g, '').split('\n').map((line) => line.length));
+  return Math.max(
+    ...text
+      .replace(COLOR_CODES, '')
+      .split('\n')
+      .map((line) => line.length),
+  );
 }
 
 /** JSON with bigints as `0x` strings, which keep every bit. */
 export function toJson(value: unknown): string {
-  return JSON.stringify(value, (_key, inner: unknown) => (typeof inner === 'bigint' ? `0x${inner.toString(16)}` : inner), 2);
+  return JSON.stringify(
+    value,
+    (_key, inner: unknown) => (typeof inner === 'bigint' ? `0x${inner.toString(16)}` : inner),
+    2,
+  );
 }
 
 export function printJson(value: unknown): void {
@@ -75,7 +112,11 @@ export function printJson(value: unknown): void {
 /** `4 KiB`, `1.5 MiB`, ... */
 export function formatBytes(bytes: number | bigint): string {
   const value = Number(bytes);
-  for (const [unit, size] of [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]] as const) {
+  for (const [unit, size] of [
+    ['GiB', 2 ** 30],
+    ['MiB', 2 ** 20],
+    ['KiB', 2 ** 10],
+  ] as const) {
     if (Math.abs(value) >= size) return `${Number((value / size).toFixed(1))} ${unit}`;
   }
   return `${value} bytes`;
@@ -98,16 +139,24 @@ export interface ProgressStream {
  * A bar on a terminal; elsewhere one line per `everyMs`, so that a log shows that something happens and does not drown.
  */
 export function progress(
-  title: string, { stream = process.stderr, everyMs = 10_000 }: { stream?: ProgressStream; everyMs?: number } = {},
+  title: string,
+  { stream = process.stderr, everyMs = 10_000 }: { stream?: ProgressStream; everyMs?: number } = {},
 ): Progress {
   return stream.isTTY === true ? bar(title, stream) : sparseLines(title, stream, everyMs);
 }
 
 function bar(title: string, stream: ProgressStream): Progress {
-  const drawn = new cliProgress.SingleBar({
-    format: `${title} [{bar}] {percentage}% {text}`, hideCursor: true, clearOnComplete: true, etaBuffer: 1, fps: 5,
-    stream: stream as NodeJS.WriteStream,
-  }, cliProgress.Presets.shades_classic);
+  const drawn = new cliProgress.SingleBar(
+    {
+      format: `${title} [{bar}] {percentage}% {text}`,
+      hideCursor: true,
+      clearOnComplete: true,
+      etaBuffer: 1,
+      fps: 5,
+      stream: stream as NodeJS.WriteStream,
+    },
+    cliProgress.Presets.shades_classic,
+  );
   let started = false;
   return {
     update(done, total, text = '') {

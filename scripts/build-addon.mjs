@@ -6,7 +6,16 @@
 //   --force   also where the addon is newer than its sources
 import { spawnSync } from 'node:child_process';
 import {
-  copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, statSync, symlinkSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -57,10 +66,14 @@ function requireTools() {
     { names: ['make', 'gmake'], what: 'make', debian: 'make' },
     { names: [process.env.PYTHON, 'python3', 'python'].filter(Boolean), what: 'Python 3', debian: 'python3' },
   ];
-  const missing = tools.filter(({ names }) => !names.some((name) => name.includes('/') ? existsSync(name) : findOnPath([name.split(' ')[0]])));
+  const missing = tools.filter(
+    ({ names }) => !names.some((name) => (name.includes('/') ? existsSync(name) : findOnPath([name.split(' ')[0]]))),
+  );
   if (missing.length === 0) return;
-  fail(`the native addon cannot be built: ${missing.map(({ what }) => what).join(' and ')} not found. On Debian and ` +
-    `Ubuntu: apt-get install ${missing.map(({ debian }) => debian).join(' ')}`);
+  fail(
+    `the native addon cannot be built: ${missing.map(({ what }) => what).join(' and ')} not found. On Debian and ` +
+      `Ubuntu: apt-get install ${missing.map(({ debian }) => debian).join(' ')}`,
+  );
 }
 
 /** npm names its own node-gyp in the environment of scripts; elsewhere it is looked for where npm itself is. */
@@ -80,7 +93,9 @@ function findNodeGyp() {
   candidates.push('/usr/share/nodejs/node-gyp/bin/node-gyp.js');
   const found = candidates.find((candidate) => candidate !== undefined && existsSync(candidate));
   if (found !== undefined) return found;
-  return fail('node-gyp was not found beside npm. Run "npm rebuild node-kvm", or install node-gyp with "npm i -g node-gyp"');
+  return fail(
+    'node-gyp was not found beside npm. Run "npm rebuild node-kvm", or install node-gyp with "npm i -g node-gyp"',
+  );
 }
 
 /** The headers of the very node that runs this, where it brought them along: then a build needs no network. */
@@ -95,7 +110,9 @@ function nodeDirectory() {
 }
 
 if (process.platform !== 'linux' || process.arch !== 'x64') {
-  console.log(`node-kvm: the native addon is for Linux on x86-64 and was not built on ${process.platform} ${process.arch}.`);
+  console.log(
+    `node-kvm: the native addon is for Linux on x86-64 and was not built on ${process.platform} ${process.arch}.`,
+  );
   process.exit(0);
 }
 if (!options.force && isUpToDate()) process.exit(0);
@@ -111,7 +128,8 @@ try {
 function prepareTree() {
   if (options.build === undefined) {
     // Not "rebuild", which would begin with taking all of build/ away.
-    for (const name of ['Makefile', 'config.gypi', 'Release']) rmSync(join(root, 'build', name), { recursive: true, force: true });
+    for (const name of ['Makefile', 'config.gypi', 'Release'])
+      rmSync(join(root, 'build', name), { recursive: true, force: true });
     return root;
   }
   const tree = join(output, 'tree');
@@ -127,12 +145,17 @@ const nodedir = nodeDirectory();
 const argv = [findNodeGyp(), 'configure', 'build', '--release', '--jobs=2'];
 if (nodedir !== undefined) argv.push(`--nodedir=${nodedir}`);
 const build = spawnSync(process.execPath, argv, {
-  cwd: tree, encoding: 'utf8', maxBuffer: 1 << 28, env: { ...process.env, NODE_KVM_BUILD: options.build ?? '' },
+  cwd: tree,
+  encoding: 'utf8',
+  maxBuffer: 1 << 28,
+  env: { ...process.env, NODE_KVM_BUILD: options.build ?? '' },
 });
 const built = join(tree, 'build/Release/node_kvm.node');
 if (build.error !== undefined || build.status !== 0 || !existsSync(built)) {
   process.stderr.write(`${build.stdout ?? ''}${build.stderr ?? ''}`);
-  fail(build.error?.message ?? `the native addon could not be built (node-gyp ended with ${build.status ?? build.signal})`);
+  fail(
+    build.error?.message ?? `the native addon could not be built (node-gyp ended with ${build.status ?? build.signal})`,
+  );
 }
 if (built !== addon) {
   // Not over a file that some process has mapped.

@@ -2,7 +2,17 @@
 // dist/guest/*.bin.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -12,9 +22,25 @@ const dist = join(root, 'dist');
 // The host loads these as flat images, runs them without an interrupt table, and some hosts emulate every instruction:
 // so no SSE, no red zone, no relocations, and loops stay loops (gcc would call memset, which is not there).
 const cFlags = [
-  '-std=c11', '-O2', '-m64', '-Wall', '-Wextra', '-Werror', '-ffreestanding', '-fno-builtin', '-nostdlib', '-static',
-  '-mgeneral-regs-only', '-mno-red-zone', '-mcmodel=small', '-fno-pic', '-no-pie', '-fno-stack-protector',
-  '-fcf-protection=none', '-fno-asynchronous-unwind-tables', '-fno-tree-loop-distribute-patterns',
+  '-std=c11',
+  '-O2',
+  '-m64',
+  '-Wall',
+  '-Wextra',
+  '-Werror',
+  '-ffreestanding',
+  '-fno-builtin',
+  '-nostdlib',
+  '-static',
+  '-mgeneral-regs-only',
+  '-mno-red-zone',
+  '-mcmodel=small',
+  '-fno-pic',
+  '-no-pie',
+  '-fno-stack-protector',
+  '-fcf-protection=none',
+  '-fno-asynchronous-unwind-tables',
+  '-fno-tree-loop-distribute-patterns',
   '-Wl,--build-id=none',
 ];
 
@@ -24,7 +50,10 @@ const entries = ['index', 'abi/index', 'lab/index', 'cli/main', 'terminal', 'tie
 class BuildError extends Error {}
 
 function run(command, argv, { quiet = false } = {}) {
-  const { error, status, signal } = spawnSync(command, argv, { cwd: root, stdio: quiet ? 'pipe' : ['ignore', 'inherit', 'inherit'] });
+  const { error, status, signal } = spawnSync(command, argv, {
+    cwd: root,
+    stdio: quiet ? 'pipe' : ['ignore', 'inherit', 'inherit'],
+  });
   if (error?.code === 'ENOENT') {
     throw new BuildError(`${command} was not found; it is in Debian's package build-essential`);
   }
@@ -67,7 +96,9 @@ function removeStale(made) {
   for (const name of readdirSync(dist, { recursive: true, encoding: 'utf8' })) {
     const declaration = name.endsWith('.d.ts');
     if (!declaration && !/\.js(\.map)?$/.test(name)) continue;
-    const kept = declaration ? existsSync(join(root, 'lib', name.replace(/\.d\.ts$/, '.ts'))) : made.has(`dist/${name}`);
+    const kept = declaration
+      ? existsSync(join(root, 'lib', name.replace(/\.d\.ts$/, '.ts')))
+      : made.has(`dist/${name}`);
     if (!kept) rmSync(join(dist, name));
   }
 }

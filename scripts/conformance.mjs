@@ -58,8 +58,15 @@ function readReport(file) {
 }
 
 const argvOf = (output) => [
-  process.execPath, join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--project', 'kvm', 'test/conformance',
-  '--reporter=dot', '--reporter=json', `--outputFile.json=${output}`,
+  process.execPath,
+  join(root, 'node_modules/vitest/vitest.mjs'),
+  'run',
+  '--project',
+  'kvm',
+  'test/conformance',
+  '--reporter=dot',
+  '--reporter=json',
+  `--outputFile.json=${output}`,
 ];
 
 async function runOnHost(scratch) {
@@ -107,8 +114,15 @@ function rowsOf(points, reports) {
     const tests = new Map(PLACES.map((place) => [place, reports[place]?.tests.get(point.id) ?? []]));
     const all = [...tests.values()].flat();
     const has = (status) => all.some((test) => test.status === status);
-    const outcome = has('failed') ? 'failed' : has('passed') ? 'passed' : has('skipped') ? 'skipped'
-      : WITHOUT_TEST.has(point.id) ? 'no test' : 'missing';
+    const outcome = has('failed')
+      ? 'failed'
+      : has('passed')
+        ? 'passed'
+        : has('skipped')
+          ? 'skipped'
+          : WITHOUT_TEST.has(point.id)
+            ? 'no test'
+            : 'missing';
     return { ...point, outcome, tests, reasons: reasonsOf(point, tests, outcome) };
   });
 }
@@ -121,7 +135,8 @@ function reasonsOf(point, tests, outcome) {
       if (reason !== undefined) byReason.set(reason, new Set([...(byReason.get(reason) ?? []), place]));
     }
   }
-  return [...byReason].sort(([a], [b]) => (a < b ? -1 : 1))
+  return [...byReason]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
     .map(([reason, places]) => `needs ${reason} (${[...places].join(', ')})`);
 }
 
@@ -148,7 +163,8 @@ const cell = (text) => text.replaceAll('|', '\\|');
 function resultOf(tests, report) {
   if (report === undefined) return 'not run';
   const count = (status) => tests.filter((test) => test.status === status).length;
-  const words = ['failed', 'passed', 'skipped'].filter((status) => count(status) > 0)
+  const words = ['failed', 'passed', 'skipped']
+    .filter((status) => count(status) > 0)
     .map((status) => (tests.length === 1 ? status : `${count(status)} ${status}`));
   return words.length === 0 ? '' : words.join(', ');
 }
@@ -160,15 +176,21 @@ function filesOf(tests) {
     return files;
   });
   const names = [...new Set(counts.flatMap((files) => [...files.keys()]))].sort();
-  return names.map((name) => {
-    const most = Math.max(...counts.map((files) => files.get(name) ?? 0));
-    return `\`${name.replace('.test.ts', '')}\`${most > 1 ? ` × ${most}` : ''}`;
-  }).join(', ');
+  return names
+    .map((name) => {
+      const most = Math.max(...counts.map((files) => files.get(name) ?? 0));
+      return `\`${name.replace('.test.ts', '')}\`${most > 1 ? ` × ${most}` : ''}`;
+    })
+    .join(', ');
 }
 
 function differencesOf(reports) {
-  const lines = PLACES.flatMap((place) => (reports[place]?.differs ?? []).map(({ id, answer, kernel, backend }) => (
-    { id, line: `- **${id}** on Linux ${kernel}, ${BACKENDS[backend] ?? backend}: ${answer}` })));
+  const lines = PLACES.flatMap((place) =>
+    (reports[place]?.differs ?? []).map(({ id, answer, kernel, backend }) => ({
+      id,
+      line: `- **${id}** on Linux ${kernel}, ${BACKENDS[backend] ?? backend}: ${answer}`,
+    })),
+  );
   const number = (id) => id.split('.').reduce((sum, part) => sum * 1000 + Number(part), 0);
   lines.sort((a, b) => number(a.id) - number(b.id) || (a.line < b.line ? -1 : 1));
   return [...new Set(lines.map(({ line }) => line))];
@@ -186,33 +208,48 @@ function render(rows, reports) {
   const count = (outcome) => rows.filter((row) => row.outcome === outcome).length;
   const counted = OUTCOMES.filter((outcome) => count(outcome) > 0).map((outcome) => `${count(outcome)} ${outcome}`);
   const lines = [
-    '# Conformance', '',
-    'What the kernel\'s own tests of guest memory check, point by point, and what it comes to through node-kvm.',
+    '# Conformance',
+    '',
+    "What the kernel's own tests of guest memory check, point by point, and what it comes to through node-kvm.",
     'Written by `node scripts/conformance.mjs` from a run of `test/conformance` on a host and in the [lab](lab.md):',
-    'do not edit.', '',
-    '| | kernel | processor | KVM | tests |', '|---|---|---|---|---|',
+    'do not edit.',
+    '',
+    '| | kernel | processor | KVM | tests |',
+    '|---|---|---|---|---|',
     ...PLACES.map((place) => {
       const report = reports[place];
       if (report === undefined) return `| ${place} | not run | | | |`;
       const { kernel = 'unknown', cpu = 'unknown', backend = 'unknown' } = report.machine ?? {};
       const counts = resultOf([...report.tests.values()].flat(), report);
       return `| ${place} | Linux ${kernel} | ${cell(cpu)} | ${BACKENDS[backend] ?? backend} | ${counts} |`;
-    }), '',
+    }),
+    '',
     `${rows.length} points: ${counted.join(', ')}. A point has passed where a`,
     'test of it passed on the host or in the lab and none failed. (L) and (N) mark points of the tests of Linux 6.12',
-    'alone, and of the newest tests alone.', '',
-    '## Where the kernel and the point disagree', '',
-    'The tests hold the kernel to its own answer there.', '', ...or(differencesOf(reports), 'Nowhere.'), '',
+    'alone, and of the newest tests alone.',
+    '',
+    '## Where the kernel and the point disagree',
+    '',
+    'The tests hold the kernel to its own answer there.',
+    '',
+    ...or(differencesOf(reports), 'Nowhere.'),
+    '',
   ];
   for (const section of [...new Set(rows.map((row) => row.section))]) {
     const part = rows.filter((row) => row.section === section);
     lines.push(`## ${part[0].id.split('.')[0]} ${section}`, '');
     lines.push('| point | tests | host | lab | why not |', '|---|---|---|---|---|');
     for (const { id, text, generation, tests, reasons } of part) {
-      lines.push(`| ${[
-        `${id} ${text}${generation === undefined ? '' : ` (${generation})`}`, filesOf(tests),
-        ...PLACES.map((place) => resultOf(tests.get(place), reports[place])), reasons.join('; '),
-      ].map(cell).join(' | ')} |`);
+      lines.push(
+        `| ${[
+          `${id} ${text}${generation === undefined ? '' : ` (${generation})`}`,
+          filesOf(tests),
+          ...PLACES.map((place) => resultOf(tests.get(place), reports[place])),
+          reasons.join('; '),
+        ]
+          .map(cell)
+          .join(' | ')} |`,
+      );
     }
     lines.push('');
   }
@@ -234,8 +271,11 @@ async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      'from-host': { type: 'string' }, 'from-lab': { type: 'string' }, json: { type: 'string' },
-      check: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
+      'from-host': { type: 'string' },
+      'from-lab': { type: 'string' },
+      json: { type: 'string' },
+      check: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return console.log(usage);
@@ -273,9 +313,12 @@ function checkFiles(points, files) {
   const tests = new Map(points.map(({ id }) => [id, all.flatMap(([, report]) => report.tests.get(id) ?? [])]));
   return [
     ...all.flatMap(([file, { broken }]) => broken.map((line) => `${basename(file)}: ${line}`)),
-    ...points.filter(({ id }) => tests.get(id).length === 0 && !WITHOUT_TEST.has(id))
+    ...points
+      .filter(({ id }) => tests.get(id).length === 0 && !WITHOUT_TEST.has(id))
       .map(({ id, text }) => `${id} ${text}: no test, and no reason for that`),
-    ...[...tests.values()].flat().filter(({ status }) => status === 'failed')
+    ...[...tests.values()]
+      .flat()
+      .filter(({ status }) => status === 'failed')
       .map(({ file, title }) => `failed: ${file}: ${title}`),
   ];
 }

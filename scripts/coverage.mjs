@@ -9,8 +9,12 @@ const floorsFile = join(root, 'coverage-floors.json');
 const objects = join(root, 'build/debug/tree/build/Release/obj.target/node_kvm/native');
 
 export const coverageArgv = (shared) => [
-  '--coverage.enabled', '--coverage.provider=v8', '--coverage.reporter=json-summary', '--coverage.include=lib/**/*.ts',
-  `--coverage.reportsDirectory=${join(shared, 'lib')}`, '--coverage.reportOnFailure',
+  '--coverage.enabled',
+  '--coverage.provider=v8',
+  '--coverage.reporter=json-summary',
+  '--coverage.include=lib/**/*.ts',
+  `--coverage.reportsDirectory=${join(shared, 'lib')}`,
+  '--coverage.reportOnFailure',
 ];
 
 /** The counters of native are written where the processes of the lab may write, below the path of the object file. */
@@ -59,14 +63,20 @@ function libFigures(summary) {
     for (const name of names) {
       const sums = rooms.get(name) ?? { lines: { covered: 0, total: 0 }, branches: { covered: 0, total: 0 } };
       rooms.set(name, sums);
-      for (const [sum, part] of [[sums.lines, lines], [sums.branches, branches]]) {
+      for (const [sum, part] of [
+        [sums.lines, lines],
+        [sums.branches, branches],
+      ]) {
         sum.covered += part.covered;
         sum.total += part.total;
       }
     }
   }
-  return Object.fromEntries([...rooms].sort(([a], [b]) => a.localeCompare(b)).map(([name, { lines, branches }]) =>
-    [name, { lines: percent(lines), branches: percent(branches) }]));
+  return Object.fromEntries(
+    [...rooms]
+      .sort(([a], [b]) => a.localeCompare(b))
+      .map(([name, { lines, branches }]) => [name, { lines: percent(lines), branches: percent(branches) }]),
+  );
 }
 
 /** The figure for native: a line counts once, however many objects it was compiled into. */
@@ -86,9 +96,11 @@ function nativeFigures(counters) {
         const key = `${source}:${line}`;
         lines.set(key, (lines.get(key) ?? false) || count > 0);
         // Where a call may throw is no decision of ours.
-        ways.filter((way) => !way.throw).forEach((way, index) => {
-          branches.set(`${key}:${index}`, (branches.get(`${key}:${index}`) ?? false) || way.count > 0);
-        });
+        ways
+          .filter((way) => !way.throw)
+          .forEach((way, index) => {
+            branches.set(`${key}:${index}`, (branches.get(`${key}:${index}`) ?? false) || way.count > 0);
+          });
       }
     }
   }
@@ -97,10 +109,19 @@ function nativeFigures(counters) {
 }
 
 function gcov(data) {
-  const { error, status, stdout, stderr } = spawnSync('gcov', ['--json-format', '--stdout', '--branch-probabilities', data], {
-    cwd: dirname(data), encoding: 'utf8', maxBuffer: 1 << 28,
-  });
+  const { error, status, stdout, stderr } = spawnSync(
+    'gcov',
+    ['--json-format', '--stdout', '--branch-probabilities', data],
+    {
+      cwd: dirname(data),
+      encoding: 'utf8',
+      maxBuffer: 1 << 28,
+    },
+  );
   if (error) throw error;
   if (status !== 0) throw new Error(`gcov failed: ${stderr}`);
-  return stdout.split('\n').filter((line) => line !== '').flatMap((line) => JSON.parse(line).files);
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .flatMap((line) => JSON.parse(line).files);
 }

@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const { error, status } = spawnSync(process.execPath, [join(root, 'node_modules/typedoc/bin/typedoc')], {
-  cwd: root, stdio: 'inherit',
+  cwd: root,
+  stdio: 'inherit',
 });
 if (error) throw error;
 process.exitCode = status ?? 1;

@@ -1,4 +1,4 @@
-// The checks of form: types, eslint, clang-format. With --fix, what they can mend they mend.
+// The checks of form: types, eslint, prettier, clang-format. With --fix, what they can mend they mend.
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -14,11 +14,21 @@ const { values: options } = parseArgs({
 });
 
 const cSources = ['native', 'bench/c', 'lab', 'test/sanitizers'].flatMap((folder) =>
-  readdirSync(join(root, folder)).filter((name) => /\.(cc|c|h)$/.test(name)).map((name) => join(folder, name)));
+  readdirSync(join(root, folder))
+    .filter((name) => /\.(cc|c|h)$/.test(name))
+    .map((name) => join(folder, name)),
+);
 
 const checks = {
   types: [process.execPath, 'node_modules/typescript/bin/tsc', '-p', 'tsconfig.check.json'],
   eslint: [process.execPath, 'node_modules/eslint/bin/eslint.js', ...(options.fix ? ['--fix'] : []), '.'],
+  prettier: [
+    process.execPath,
+    'node_modules/prettier/bin/prettier.cjs',
+    options.fix ? '--write' : '--check',
+    '--log-level=warn',
+    '.',
+  ],
   'clang-format': ['clang-format-14', ...(options.fix ? ['-i'] : ['--dry-run', '--Werror']), ...cSources],
 };
 if (options.only !== undefined && !(options.only in checks)) {

@@ -31,7 +31,8 @@ const kinds = {
     proofs: { race: /ThreadSanitizer: data race/ },
     env: (log) => ({
       // What V8 and libuv do among themselves is not ours; their locks are followed all the same.
-      TSAN_OPTIONS: `ignore_noninstrumented_modules=1:history_size=4:handle_segv=0:handle_sigbus=0:log_path=${log}:` +
+      TSAN_OPTIONS:
+        `ignore_noninstrumented_modules=1:history_size=4:handle_segv=0:handle_sigbus=0:log_path=${log}:` +
         `suppressions=${join(faults, 'tsan.supp')}:print_suppressions=0`,
     }),
   },
@@ -62,13 +63,16 @@ export function sanitizerEnv(kind, reports) {
  * ours as well, since V8 is below every call into the addon.
  */
 function ownLeaks(text) {
-  return text.split('\n\n').filter((block) => {
-    if (!/^(Direct|Indirect) leak of /.test(block.trim())) return false;
-    const frames = block.split('\n').filter((line) => /^\s+#[1-9]/.test(line));
-    const node = frames.findIndex((line) => line.includes(`(${realpathSync(process.execPath)}+`));
-    const own = frames.findIndex((line) => /\/native\/|faulty\.cc/.test(line));
-    return own >= 0 && (node < 0 || own < node);
-  }).map((block) => block.trim().split('\n').slice(0, 4).join(' '));
+  return text
+    .split('\n\n')
+    .filter((block) => {
+      if (!/^(Direct|Indirect) leak of /.test(block.trim())) return false;
+      const frames = block.split('\n').filter((line) => /^\s+#[1-9]/.test(line));
+      const node = frames.findIndex((line) => line.includes(`(${realpathSync(process.execPath)}+`));
+      const own = frames.findIndex((line) => /\/native\/|faulty\.cc/.test(line));
+      return own >= 0 && (node < 0 || own < node);
+    })
+    .map((block) => block.trim().split('\n').slice(0, 4).join(' '));
 }
 
 /** One line for each thing that was reported. */
@@ -90,10 +94,15 @@ export function unnoticedFaults(kind, scratch) {
   return Object.entries(proofs).flatMap(([fault, expected]) => {
     const reports = mkdtempSync(join(scratch, `${fault}-`));
     const program = `require(${JSON.stringify(addon)}).${fault}()`;
-    const { stderr } = spawnSync(process.execPath, ['-e', program], { env: sanitizerEnv(kind, reports), encoding: 'utf8' });
+    const { stderr } = spawnSync(process.execPath, ['-e', program], {
+      env: sanitizerEnv(kind, reports),
+      encoding: 'utf8',
+    });
     const texts = readdirSync(reports).map((name) => readFileSync(join(reports, name), 'utf8'));
-    const noticed = fault === 'leak' ? texts.some((text) => ownLeaks(text).length > 0) :
-      [stderr, ...texts].some((text) => expected.test(text));
+    const noticed =
+      fault === 'leak'
+        ? texts.some((text) => ownLeaks(text).length > 0)
+        : [stderr, ...texts].some((text) => expected.test(text));
     return noticed ? [] : [fault];
   });
 }

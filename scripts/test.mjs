@@ -67,8 +67,14 @@ const run = (argv, env = process.env) =>
     child.on('exit', (code) => resolve(code ?? 1));
   });
 const vitestArgv = (projects, report, more = []) => [
-  process.execPath, vitest, 'run', ...projects.flatMap((project) => ['--project', project]),
-  '--reporter=dot', '--reporter=json', `--outputFile.json=${report}`, ...more,
+  process.execPath,
+  vitest,
+  'run',
+  ...projects.flatMap((project) => ['--project', project]),
+  '--reporter=dot',
+  '--reporter=json',
+  `--outputFile.json=${report}`,
+  ...more,
 ];
 
 /** A ring that is no vitest project: each command is one thing that passes or fails. */
@@ -117,7 +123,8 @@ async function labReady(name) {
   const lab = await loadLab();
   const missing = await lab.missingPackages();
   if (missing.length > 0 && !values.install) {
-    const why = `the whole ring: the lab needs the Debian packages ${missing.join(' ')} ` +
+    const why =
+      `the whole ring: the lab needs the Debian packages ${missing.join(' ')} ` +
       '("npx node-kvm lab build --install" installs them)';
     results.add(name, ci ? { failed: [why] } : { skipped: [why] });
     return false;
@@ -136,10 +143,16 @@ async function inLab(name, projects, { argv = [], env = {}, timeoutMs = 25 * min
     if (!(await labReady(name))) return undefined;
     const shared = mkdtempSync(join(scratch, 'lab-'));
     const report = join(shared, 'report.json');
-    const { exitCode } = await (await loadLab()).runInLab({
-      argv: vitestArgv(projects, report, typeof argv === 'function' ? argv(shared) : argv),
+    const { LD_PRELOAD, ...variables } = typeof env === 'function' ? env(shared) : env;
+    const lab = await loadLab();
+    const { exitCode } = await lab.runInLab({
+      // The lab takes no LD_ variable of the host's for its own.
+      argv: [
+        ...(LD_PRELOAD === undefined ? [] : ['/usr/bin/env', `LD_PRELOAD=${LD_PRELOAD}`]),
+        ...vitestArgv(projects, report, typeof argv === 'function' ? argv(shared) : argv),
+      ],
       cwd: root,
-      env: { ...process.env, ...(typeof env === 'function' ? env(shared) : env), NODE_KVM_REQUIRE: 'kvm,lab' },
+      env: { ...process.env, ...variables, NODE_KVM_REQUIRE: 'kvm,lab' },
       writable: [shared],
       hugePages: 8,
       timeoutMs,
@@ -209,7 +222,9 @@ async function debugRing() {
   if (!(await built('debug', 'debug'))) return;
   await inLab('debug, with coverage', ['unit', 'kvm'], {
     argv: (shared) => ['test/unit', 'test/native', 'test/kvm', ...coverageArgv(shared)],
-    env: coverageEnv, after: coverageProblems, timeoutMs: 30 * minute,
+    env: coverageEnv,
+    after: coverageProblems,
+    timeoutMs: 30 * minute,
   });
 }
 
@@ -217,7 +232,8 @@ async function debugRing() {
 async function conformanceRing() {
   const present = reports.filter((report) => existsSync(report));
   if (present.length > 0) await commands('conformance', [['scripts/conformance.mjs', '--check', ...present]]);
-  else results.add('conformance', { [ci ? 'failed' : 'skipped']: ['the whole ring: neither ring kvm nor ring lab ran'] });
+  else
+    results.add('conformance', { [ci ? 'failed' : 'skipped']: ['the whole ring: neither ring kvm nor ring lab ran'] });
 }
 
 for (const name of names) {

@@ -69,7 +69,7 @@ export class Bench {
    */
   async compare({ name, unit = 'ns', target, ours, baseline, n, roundMs, rounds, speed = false, note }) {
     const pairs = rounds ?? (this.quick ? 25 : this.choose({ host: 401, lab: 101 }));
-    const size = n ?? await this.#calibrate(ours, roundMs ?? this.choose({ host: 1, lab: 10 }));
+    const size = n ?? (await this.#calibrate(ours, roundMs ?? this.choose({ host: 1, lab: 10 })));
     // The same warm-up for both, long enough for the compilers here: by time, since operations may be few and long.
     const enough = this.choose({ host: 0.2e9, lab: 1.5e9 });
     for (let round = 0, spent = 0; round < 2 || (round < 100 && spent < enough); round++) {
@@ -87,8 +87,15 @@ export class Bench {
     const per = size * UNITS[unit];
     const ratios = here.map((time, pair) => (speed ? there[pair] / time : time / there[pair]));
     return this.row({
-      name, unit, ours: median(here) / per, baseline: median(there) / per, ratio: median(ratios), spread: spreadOf(ratios), runs: pairs,
-      target, note,
+      name,
+      unit,
+      ours: median(here) / per,
+      baseline: median(there) / per,
+      ratio: median(ratios),
+      spread: spreadOf(ratios),
+      runs: pairs,
+      target,
+      note,
     });
   }
 
@@ -96,11 +103,31 @@ export class Bench {
    * One line of the result. `target` is `'<= 1.05'`, or `{ host, lab }` of such, and speaks about `ratio`; about `value`
    * where that is given. Without one the row is reported only.
    */
-  row({ name = this.#name, unit, ours, baseline = null, ratio = null, spread = null, runs = 1, target, value = ratio, note }) {
+  row({
+    name = this.#name,
+    unit,
+    ours,
+    baseline = null,
+    ratio = null,
+    spread = null,
+    runs = 1,
+    target,
+    value = ratio,
+    note,
+  }) {
     const wanted = (typeof target === 'object' ? target[this.where] : target) ?? null;
     const row = {
-      name, where: this.where, unit, ours, baseline, ratio, spread, runs, target: wanted,
-      ok: wanted === null ? null : meets(wanted, value), ...(note === undefined ? {} : { note }),
+      name,
+      where: this.where,
+      unit,
+      ours,
+      baseline,
+      ratio,
+      spread,
+      runs,
+      target: wanted,
+      ok: wanted === null ? null : meets(wanted, value),
+      ...(note === undefined ? {} : { note }),
     };
     this.rows.push(row);
     this.#report({ row });

@@ -12,14 +12,29 @@ const sources = join(import.meta.dirname, '../c');
  */
 export async function compileAll(directory, { isStatic = false, names = undefined } = {}) {
   const failures = new Map();
-  const all = readdirSync(sources).filter((file) => file.endsWith('.c')).map((file) => file.slice(0, -2));
+  const all = readdirSync(sources)
+    .filter((file) => file.endsWith('.c'))
+    .map((file) => file.slice(0, -2));
   for (const name of all.filter((each) => names === undefined || names.has(each))) {
-    const argv = ['-O2', '-std=gnu17', '-Wall', '-Wextra', '-pthread', ...(isStatic ? ['-static'] : []),
-      '-o', join(directory, name), join(sources, `${name}.c`), '-lm'];
+    const argv = [
+      '-O2',
+      '-std=gnu17',
+      '-Wall',
+      '-Wextra',
+      '-pthread',
+      ...(isStatic ? ['-static'] : []),
+      '-o',
+      join(directory, name),
+      join(sources, `${name}.c`),
+      '-lm',
+    ];
     try {
       await promisify(execFile)(process.env.CC ?? 'cc', argv);
     } catch (error) {
-      failures.set(name, error.code === 'ENOENT' ? 'a C compiler (cc)' : `a C program that compiles: ${error.stderr ?? error.message}`);
+      failures.set(
+        name,
+        error.code === 'ENOENT' ? 'a C compiler (cc)' : `a C program that compiles: ${error.stderr ?? error.message}`,
+      );
     }
   }
   return failures;

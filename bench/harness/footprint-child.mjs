@@ -14,9 +14,23 @@ function kib(file, name) {
 }
 
 /** mov ebx, RANGE; mov ecx, pages; next: mov byte [ebx], 1; add ebx, 4096; dec ecx; jnz next; hlt */
-const touch = (pages) => Uint8Array.from([
-  0xbb, ...word(RANGE), 0xb9, ...word(pages), 0xc6, 0x03, 0x01, 0x81, 0xc3, ...word(4096), 0x49, 0x75, 0xf4, 0xf4,
-]);
+const touch = (pages) =>
+  Uint8Array.from([
+    0xbb,
+    ...word(RANGE),
+    0xb9,
+    ...word(pages),
+    0xc6,
+    0x03,
+    0x01,
+    0x81,
+    0xc3,
+    ...word(4096),
+    0x49,
+    0x75,
+    0xf4,
+    0xf4,
+  ]);
 
 const tablesBefore = kib('/proc/meminfo', 'SecPageTables');
 let vm;
@@ -27,7 +41,9 @@ if (type !== 'bare') {
   vm = opened.vm;
   opened.memory.add({ gpa: 0n, size: 0x10000 });
   opened.memory.add({
-    gpa: BigInt(RANGE), size, ...(type === 'private' ? { private: true, attributes: 'private' } : { backing: { kind: 'guest-memfd' } }),
+    gpa: BigInt(RANGE),
+    size,
+    ...(type === 'private' ? { private: true, attributes: 'private' } : { backing: { kind: 'guest-memfd' } }),
   });
   opened.memory.write(BigInt(CODE), touch(size / 4096));
   const vcpu = vm.createVcpu(0);
@@ -40,8 +56,12 @@ for (let i = 0; i < 3; i++) {
   globalThis.gc();
   await sleep(20);
 }
-process.send({
-  rss: kib('/proc/self/status', 'VmRSS'),
-  file: kib('/proc/self/status', 'RssFile') + kib('/proc/self/status', 'RssShmem'), tables: kib('/proc/self/status', 'VmPTE'),
-  kvmTables: kib('/proc/meminfo', 'SecPageTables') - tablesBefore,
-}, () => process.exit());
+process.send(
+  {
+    rss: kib('/proc/self/status', 'VmRSS'),
+    file: kib('/proc/self/status', 'RssFile') + kib('/proc/self/status', 'RssShmem'),
+    tables: kib('/proc/self/status', 'VmPTE'),
+    kvmTables: kib('/proc/meminfo', 'SecPageTables') - tablesBefore,
+  },
+  () => process.exit(),
+);

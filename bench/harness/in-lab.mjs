@@ -6,10 +6,23 @@ import { runInLab } from '../../dist/lab/index.js';
 /** Runs bench/run.mjs in the lab; its rows, and its exit code. */
 export async function benchInLab({ scratch, names, quick, hugePages = 8 }) {
   const results = join(scratch, 'results.json');
-  const argv = [process.execPath, join(import.meta.dirname, '../run.mjs'), '--programs', scratch, '--json', results,
-    ...(quick ? ['--quick'] : []), ...names];
+  const argv = [
+    process.execPath,
+    join(import.meta.dirname, '../run.mjs'),
+    '--programs',
+    scratch,
+    '--json',
+    results,
+    ...(quick ? ['--quick'] : []),
+    ...names,
+  ];
   const { exitCode } = await runInLab({
-    argv, cwd: join(import.meta.dirname, '../..'), writable: [scratch], hugePages, stdout: process.stdout, stderr: process.stderr,
+    argv,
+    cwd: join(import.meta.dirname, '../..'),
+    writable: [scratch],
+    hugePages,
+    stdout: process.stdout,
+    stderr: process.stderr,
   });
   return { exitCode, rows: JSON.parse(readFileSync(results, 'utf8')) };
 }

@@ -14,7 +14,9 @@ export function openVm({ Kvm, GuestMemory }, type, options = {}) {
   const vm = kvm.createVm(type);
   const memory = new GuestMemory(vm, options);
   return {
-    kvm, vm, memory,
+    kvm,
+    vm,
+    memory,
     close() {
       memory.close();
       kvm.close();
@@ -26,7 +28,17 @@ export function openVm({ Kvm, GuestMemory }, type, options = {}) {
 export function startFlat(vcpu, rip) {
   const sregs = vcpu.getSregs();
   const flat = {
-    ...sregs.ds, base: 0n, limit: 0xffffffff, selector: 16, type: 3, present: true, dpl: 0, db: true, s: true, l: false, g: true,
+    ...sregs.ds,
+    base: 0n,
+    limit: 0xffffffff,
+    selector: 16,
+    type: 3,
+    present: true,
+    dpl: 0,
+    db: true,
+    s: true,
+    l: false,
+    g: true,
   };
   const cs = { ...flat, selector: 8, type: 11 };
   vcpu.setSregs({ ...sregs, cs, ds: flat, es: flat, ss: flat, fs: flat, gs: flat, cr0: sregs.cr0 | 1n });
@@ -45,7 +57,11 @@ export async function compareWith(bench, [program, ...argv], { open, warm = 0, .
       await opened.run(warm);
       await baseline.call('run', warm);
     }
-    await bench.compare({ ...options, ours: (n) => opened.run(n), baseline: async (n) => (await baseline.call('run', n))[0] });
+    await bench.compare({
+      ...options,
+      ours: (n) => opened.run(n),
+      baseline: async (n) => (await baseline.call('run', n))[0],
+    });
   } finally {
     opened.close();
     await baseline.close();

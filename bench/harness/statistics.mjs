@@ -13,7 +13,12 @@ export const median = (values) => quantile(values, 0.5);
 
 /** Where the middle half and the middle eighty per cent of the values lie. */
 export function spreadOf(values) {
-  return { p10: quantile(values, 0.1), p25: quantile(values, 0.25), p75: quantile(values, 0.75), p90: quantile(values, 0.9) };
+  return {
+    p10: quantile(values, 0.1),
+    p25: quantile(values, 0.25),
+    p75: quantile(values, 0.75),
+    p90: quantile(values, 0.9),
+  };
 }
 
 /** Whether a value meets '<= 1.05' or '>= 0.95'. */

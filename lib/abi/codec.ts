@@ -54,11 +54,16 @@ export type Input<S> = Encodable<Decoded<S>>;
  * @param label how errors call it; the kernel's name without `kvm_` by default.
  */
 export function struct<F extends Fields>(
-  cName: string, size: number, fields: F, label: string = cName.replace(/^kvm_/, ''),
+  cName: string,
+  size: number,
+  fields: F,
+  label: string = cName.replace(/^kvm_/, ''),
 ): Struct<F> {
   const { read, write, update } = accessors(fields);
   return {
-    cName, size, fields,
+    cName,
+    size,
+    fields,
     decode(source, offset = 0) {
       return read(viewOf(source, offset, size, label), 0);
     },
@@ -87,17 +92,26 @@ export function nested<F extends Fields>(offset: number, inner: Struct<F>, cName
 
 /** Members that the kernel's struct groups in an unnamed struct type: offsets count from the start of the group. */
 export function group<F extends Fields>(
-  offset: number, size: number, fields: F, cName?: string,
+  offset: number,
+  size: number,
+  fields: F,
+  cName?: string,
 ): Field<DecodedFields<F>> {
   return membersField(offset, size, fields, cName);
 }
 
 function membersField<F extends Fields>(
-  offset: number, size: number, members: F, cName: string | undefined,
+  offset: number,
+  size: number,
+  members: F,
+  cName: string | undefined,
 ): Field<DecodedFields<F>> {
   const { read, write } = accessors(members);
   return {
-    offset, size, cName, members,
+    offset,
+    size,
+    cName,
+    members,
     get: (view, base) => read(view, base + offset),
     set: (view, base, value, path, key) => write(view, base + offset, value, `${path}.${key}`),
   };

@@ -27,10 +27,11 @@ export type Fields = { readonly [key: string]: Field<unknown> };
 export type DecodedFields<F extends Fields> = { -readonly [K in keyof F]: F[K] extends Field<infer T> ? T : never };
 
 /** What encode takes for a `T`: the same, all of it readonly. */
-export type Encodable<T> =
-  T extends bigint | number | boolean | Uint8Array ? T
-    : T extends readonly (infer U)[] ? readonly Encodable<U>[]
-      : { readonly [K in keyof T]: Encodable<T[K]> };
+export type Encodable<T> = T extends bigint | number | boolean | Uint8Array
+  ? T
+  : T extends readonly (infer U)[]
+    ? readonly Encodable<U>[]
+    : { readonly [K in keyof T]: Encodable<T[K]> };
 
 type NumberKind = 'Uint8' | 'Uint16' | 'Uint32' | 'Int16' | 'Int32';
 
@@ -43,7 +44,9 @@ function numberField(kind: NumberKind, size: number, signed: boolean) {
   const read = readers[kind];
   const write = writers[kind];
   return (offset: number, cName?: string): Field<number> => ({
-    offset, size, cName,
+    offset,
+    size,
+    cName,
     get: (view, base) => read(view, base + offset),
     set(view, base, value, path, key) {
       if (typeof value !== 'number') throw typeError(what, `${path}.${key}`, value);
@@ -87,7 +90,9 @@ function expectBigint(value: unknown, path: string, key: string): bigint {
 
 export function u64(offset: number, cName?: string): Field<bigint> {
   return {
-    offset, size: 8, cName,
+    offset,
+    size: 8,
+    cName,
     get: (view, base) => view.getBigUint64(base + offset, true),
     set(view, base, value, path, key) {
       const big = expectBigint(value, path, key);
@@ -99,7 +104,9 @@ export function u64(offset: number, cName?: string): Field<bigint> {
 
 export function s64(offset: number, cName?: string): Field<bigint> {
   return {
-    offset, size: 8, cName,
+    offset,
+    size: 8,
+    cName,
     get: (view, base) => view.getBigInt64(base + offset, true),
     set(view, base, value, path, key) {
       const big = expectBigint(value, path, key);
@@ -112,7 +119,9 @@ export function s64(offset: number, cName?: string): Field<bigint> {
 /** A byte that holds 0 or 1, shown as a boolean. Any other value than 0 reads as true. */
 export function bool8(offset: number, cName?: string): Field<boolean> {
   return {
-    offset, size: 1, cName,
+    offset,
+    size: 1,
+    cName,
     get: (view, base) => view.getUint8(base + offset) !== 0,
     set(view, base, value, path, key) {
       if (typeof value !== 'boolean') throw typeError('a boolean', `${path}.${key}`, value);
@@ -124,7 +133,9 @@ export function bool8(offset: number, cName?: string): Field<boolean> {
 /** Raw bytes of a fixed length, copied both ways. */
 export function bytes(offset: number, size: number, cName?: string): Field<Uint8Array> {
   return {
-    offset, size, cName,
+    offset,
+    size,
+    cName,
     get: (view, base) => bytesOf(view, base + offset, size).slice(),
     set(view, base, value, path, key) {
       const what = `a Uint8Array of ${size} bytes`;
@@ -139,7 +150,11 @@ export function bytes(offset: number, size: number, cName?: string): Field<Uint8
 export function array<T>(offset: number, element: Field<T>, count: number, cName?: string): Field<T[]> {
   const stride = element.size;
   return {
-    offset, size: stride * count, cName, members: element.members, isArray: true,
+    offset,
+    size: stride * count,
+    cName,
+    members: element.members,
+    isArray: true,
     get(view, base) {
       const values: T[] = [];
       for (let index = 0; index < count; index++) values.push(element.get(view, base + offset + index * stride));

@@ -24,7 +24,11 @@ export interface List<F extends Fields> {
 
 /** Makes the codec of a struct that ends in a flexible array. `headerSize` is in bytes. */
 export function list<F extends Fields>(
-  cName: string, countName: string, entriesName: string, headerSize: number, entry: Struct<F>,
+  cName: string,
+  countName: string,
+  entriesName: string,
+  headerSize: number,
+  entry: Struct<F>,
 ): List<F> {
   const label = cName.replace(/^kvm_/, '');
 
@@ -35,7 +39,12 @@ export function list<F extends Fields>(
   }
 
   return {
-    cName, countName, entriesName, headerSize, entry, allocate,
+    cName,
+    countName,
+    entriesName,
+    headerSize,
+    entry,
+    allocate,
     encode(entries) {
       if (!Array.isArray(entries)) throw typeError('an array', label, entries);
       const made = allocate(entries.length);

@@ -29,26 +29,36 @@ export const RUN = {
   syncEvents: 760,
 } as const;
 
-export const kvmRun = struct('kvm_run', KVM_RUN_SIZE, {
-  requestInterruptWindow: u8(RUN.requestInterruptWindow),
-  immediateExit: u8(RUN.immediateExit),
-  exitReason: u32(RUN.exitReason),
-  readyForInterruptInjection: bool8(RUN.readyForInterruptInjection),
-  ifFlag: bool8(RUN.ifFlag),
-  /** KVM_RUN_X86_*. */
-  flags: u16(RUN.flags),
-  cr8: u64(RUN.cr8),
-  apicBase: u64(RUN.apicBase),
-  kvmValidRegs: u64(RUN.validRegs),
-  kvmDirtyRegs: u64(RUN.dirtyRegs),
-}, 'run');
+export const kvmRun = struct(
+  'kvm_run',
+  KVM_RUN_SIZE,
+  {
+    requestInterruptWindow: u8(RUN.requestInterruptWindow),
+    immediateExit: u8(RUN.immediateExit),
+    exitReason: u32(RUN.exitReason),
+    readyForInterruptInjection: bool8(RUN.readyForInterruptInjection),
+    ifFlag: bool8(RUN.ifFlag),
+    /** KVM_RUN_X86_*. */
+    flags: u16(RUN.flags),
+    cr8: u64(RUN.cr8),
+    apicBase: u64(RUN.apicBase),
+    kvmValidRegs: u64(RUN.validRegs),
+    kvmDirtyRegs: u64(RUN.dirtyRegs),
+  },
+  'run',
+);
 
 /** The sync area, which KVM fills and takes by the bits of KVM_SYNC_X86_*. */
-export const kvmRunSync = struct('kvm_run', KVM_RUN_SIZE, {
-  regs: nested(RUN.syncRegs, kvmRegs, 's.regs.regs'),
-  sregs: nested(RUN.syncSregs, kvmSregs, 's.regs.sregs'),
-  events: nested(RUN.syncEvents, kvmVcpuEvents, 's.regs.events'),
-}, 'run');
+export const kvmRunSync = struct(
+  'kvm_run',
+  KVM_RUN_SIZE,
+  {
+    regs: nested(RUN.syncRegs, kvmRegs, 's.regs.regs'),
+    sregs: nested(RUN.syncSregs, kvmSregs, 's.regs.sregs'),
+    events: nested(RUN.syncEvents, kvmVcpuEvents, 's.regs.events'),
+  },
+  'run',
+);
 
 function exit<F extends Fields>(fields: F) {
   return struct('kvm_run', KVM_RUN_SIZE, fields, 'run');

@@ -6,7 +6,11 @@ import { list } from './list.ts';
 
 export const kvmVcpuEvents = struct('kvm_vcpu_events', 64, {
   exception: group(0, 8, {
-    injected: bool8(0), nr: u8(1), hasErrorCode: bool8(2), pending: bool8(3), errorCode: u32(4),
+    injected: bool8(0),
+    nr: u8(1),
+    hasErrorCode: bool8(2),
+    pending: bool8(3),
+    errorCode: u32(4),
   }),
   interrupt: group(8, 4, {
     injected: bool8(0),
@@ -41,7 +45,11 @@ export const kvmMpState = struct('kvm_mp_state', 4, { mpState: u32(0) });
 export interface MpState extends Decoded<typeof kvmMpState> {}
 
 export const kvmTranslation = struct('kvm_translation', 24, {
-  linearAddress: u64(0), physicalAddress: u64(8), valid: bool8(16), writeable: bool8(17), usermode: bool8(18),
+  linearAddress: u64(0),
+  physicalAddress: u64(8),
+  valid: bool8(16),
+  writeable: bool8(17),
+  usermode: bool8(18),
 });
 /** *KVM_TRANSLATE*. */
 export interface Translation extends Decoded<typeof kvmTranslation> {}
@@ -54,7 +62,11 @@ export interface TprAccessCtl extends Decoded<typeof kvmTprAccessCtl> {}
 export const kvmVapicAddr = struct('kvm_vapic_addr', 8, { vapicAddr: u64(0) });
 
 export const kvmX86Mce = struct('kvm_x86_mce', 64, {
-  status: u64(0), addr: u64(8), misc: u64(16), mcgStatus: u64(24), bank: u8(32),
+  status: u64(0),
+  addr: u64(8),
+  misc: u64(16),
+  mcgStatus: u64(24),
+  bank: u8(32),
 });
 /** A machine check to inject, *KVM_X86_SET_MCE*. */
 export interface Mce extends Decoded<typeof kvmX86Mce> {}
@@ -63,7 +75,8 @@ export const kvmOneReg = struct('kvm_one_reg', 16, { id: u64(0), addr: u64(8) })
 export interface OneReg extends Decoded<typeof kvmOneReg> {}
 
 export const kvmPreFaultMemory = struct('kvm_pre_fault_memory', 64, {
-  gpa: u64(0), size: u64(8),
+  gpa: u64(0),
+  size: u64(8),
   /** Must be 0. */
   flags: u64(16),
 });
@@ -80,7 +93,10 @@ export const kvmCpuidEntry2 = struct('kvm_cpuid_entry2', 40, {
   index: u32(4),
   /** KVM_CPUID_FLAG_SIGNIFCANT_INDEX. */
   flags: u32(8),
-  eax: u32(12), ebx: u32(16), ecx: u32(20), edx: u32(24),
+  eax: u32(12),
+  ebx: u32(16),
+  ecx: u32(20),
+  edx: u32(24),
 });
 export interface CpuidEntry extends Decoded<typeof kvmCpuidEntry2> {}
 /** At most 256 entries. */
@@ -100,7 +116,11 @@ export interface NestedStateHeader extends Decoded<typeof kvmNestedState> {}
 
 /** `hdr` of kvmNestedState where its format is VMX. */
 export const kvmVmxNestedStateHdr = struct('kvm_vmx_nested_state_hdr', 32, {
-  vmxonPa: u64(0), vmcs12Pa: u64(8), smmFlags: u16(16, 'smm.flags'), flags: u32(20), preemptionTimerDeadline: u64(24),
+  vmxonPa: u64(0),
+  vmcs12Pa: u64(8),
+  smmFlags: u16(16, 'smm.flags'),
+  flags: u32(20),
+  preemptionTimerDeadline: u64(24),
 });
 /** `hdr` of kvmNestedState where its format is SVM. */
 export const kvmSvmNestedStateHdr = struct('kvm_svm_nested_state_hdr', 8, { vmcbPa: u64(0) });

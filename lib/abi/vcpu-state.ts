@@ -4,11 +4,24 @@ import type { Decoded } from './codec.ts';
 import { array, bool8, bytes, u16, u32, u64, u8 } from './fields.ts';
 
 export const kvmRegs = struct('kvm_regs', 144, {
-  rax: u64(0), rbx: u64(8), rcx: u64(16), rdx: u64(24),
-  rsi: u64(32), rdi: u64(40), rsp: u64(48), rbp: u64(56),
-  r8: u64(64), r9: u64(72), r10: u64(80), r11: u64(88),
-  r12: u64(96), r13: u64(104), r14: u64(112), r15: u64(120),
-  rip: u64(128), rflags: u64(136),
+  rax: u64(0),
+  rbx: u64(8),
+  rcx: u64(16),
+  rdx: u64(24),
+  rsi: u64(32),
+  rdi: u64(40),
+  rsp: u64(48),
+  rbp: u64(56),
+  r8: u64(64),
+  r9: u64(72),
+  r10: u64(80),
+  r11: u64(88),
+  r12: u64(96),
+  r13: u64(104),
+  r14: u64(112),
+  r15: u64(120),
+  rip: u64(128),
+  rflags: u64(136),
 });
 /** The general registers, *KVM_GET_REGS*. */
 export interface Regs extends Decoded<typeof kvmRegs> {}
@@ -36,11 +49,21 @@ export const kvmDtable = struct('kvm_dtable', 16, { base: u64(0), limit: u16(8) 
 export interface Dtable extends Decoded<typeof kvmDtable> {}
 
 const segmentsAndControl = {
-  cs: nested(0, kvmSegment), ds: nested(24, kvmSegment), es: nested(48, kvmSegment),
-  fs: nested(72, kvmSegment), gs: nested(96, kvmSegment), ss: nested(120, kvmSegment),
-  tr: nested(144, kvmSegment), ldt: nested(168, kvmSegment),
-  gdt: nested(192, kvmDtable), idt: nested(208, kvmDtable),
-  cr0: u64(224), cr2: u64(232), cr3: u64(240), cr4: u64(248), cr8: u64(256),
+  cs: nested(0, kvmSegment),
+  ds: nested(24, kvmSegment),
+  es: nested(48, kvmSegment),
+  fs: nested(72, kvmSegment),
+  gs: nested(96, kvmSegment),
+  ss: nested(120, kvmSegment),
+  tr: nested(144, kvmSegment),
+  ldt: nested(168, kvmSegment),
+  gdt: nested(192, kvmDtable),
+  idt: nested(208, kvmDtable),
+  cr0: u64(224),
+  cr2: u64(232),
+  cr3: u64(240),
+  cr4: u64(248),
+  cr8: u64(256),
   efer: u64(264),
   apicBase: u64(272),
 };

@@ -23,14 +23,30 @@ export const kvmIrqchip = struct('kvm_irqchip', 520, {
 export interface Irqchip extends Decoded<typeof kvmIrqchip> {}
 
 export const kvmPicState = struct('kvm_pic_state', 16, {
-  lastIrr: u8(0), irr: u8(1), imr: u8(2), isr: u8(3), priorityAdd: u8(4), irqBase: u8(5), readRegSelect: u8(6),
-  poll: u8(7), specialMask: u8(8), initState: u8(9), autoEoi: u8(10), rotateOnAutoEoi: u8(11),
-  specialFullyNestedMode: u8(12), init4: u8(13), elcr: u8(14), elcrMask: u8(15),
+  lastIrr: u8(0),
+  irr: u8(1),
+  imr: u8(2),
+  isr: u8(3),
+  priorityAdd: u8(4),
+  irqBase: u8(5),
+  readRegSelect: u8(6),
+  poll: u8(7),
+  specialMask: u8(8),
+  initState: u8(9),
+  autoEoi: u8(10),
+  rotateOnAutoEoi: u8(11),
+  specialFullyNestedMode: u8(12),
+  init4: u8(13),
+  elcr: u8(14),
+  elcrMask: u8(15),
 });
 export interface PicState extends Decoded<typeof kvmPicState> {}
 
 export const kvmIoapicState = struct('kvm_ioapic_state', 216, {
-  baseAddress: u64(0), ioregsel: u32(8), id: u32(12), irr: u32(16),
+  baseAddress: u64(0),
+  ioregsel: u32(8),
+  id: u32(12),
+  irr: u32(16),
   /** One redirection entry for each pin, as the IOAPIC's registers hold it. */
   redirtbl: array(24, u64(0), 24),
 });
@@ -42,8 +58,17 @@ export interface PitConfig extends Decoded<typeof kvmPitConfig> {}
 export const kvmPitChannelState = struct('kvm_pit_channel_state', 24, {
   /** Up to 65536. */
   count: u32(0),
-  latchedCount: u16(4), countLatched: u8(6), statusLatched: u8(7), status: u8(8), readState: u8(9), writeState: u8(10),
-  writeLatch: u8(11), rwMode: u8(12), mode: u8(13), bcd: u8(14), gate: u8(15),
+  latchedCount: u16(4),
+  countLatched: u8(6),
+  statusLatched: u8(7),
+  status: u8(8),
+  readState: u8(9),
+  writeState: u8(10),
+  writeLatch: u8(11),
+  rwMode: u8(12),
+  mode: u8(13),
+  bcd: u8(14),
+  gate: u8(15),
   /** In nanoseconds. */
   countLoadTime: s64(16),
 });
@@ -60,7 +85,9 @@ export interface PitState2 extends Decoded<typeof kvmPitState2> {}
 export const kvmReinjectControl = struct('kvm_reinject_control', 32, { pitReinject: bool8(0) });
 
 export const kvmMsi = struct('kvm_msi', 32, {
-  addressLo: u32(0), addressHi: u32(4), data: u32(8),
+  addressLo: u32(0),
+  addressHi: u32(4),
+  data: u32(8),
   /** KVM_MSI_VALID_DEVID. */
   flags: u32(12),
   devid: u32(16),
@@ -72,7 +99,10 @@ export const kvmIrqRoutingIrqchip = struct('kvm_irq_routing_irqchip', 8, { irqch
 export interface IrqRoutingIrqchip extends Decoded<typeof kvmIrqRoutingIrqchip> {}
 
 export const kvmIrqRoutingMsi = struct('kvm_irq_routing_msi', 16, {
-  addressLo: u32(0), addressHi: u32(4), data: u32(8), devid: u32(12),
+  addressLo: u32(0),
+  addressHi: u32(4),
+  data: u32(8),
+  devid: u32(12),
 });
 export interface IrqRoutingMsi extends Decoded<typeof kvmIrqRoutingMsi> {}
 
@@ -87,7 +117,8 @@ export interface IrqRoutingEntry extends Decoded<typeof kvmIrqRoutingEntry> {}
 export const kvmIrqRouting = list('kvm_irq_routing', 'nr', 'entries', 8, kvmIrqRoutingEntry);
 
 export const kvmIrqfd = struct('kvm_irqfd', 32, {
-  fd: u32(0), gsi: u32(4),
+  fd: u32(0),
+  gsi: u32(4),
   /** KVM_IRQFD_FLAG_*. */
   flags: u32(8),
   resamplefd: u32(12),
@@ -96,7 +127,8 @@ export const kvmIrqfd = struct('kvm_irqfd', 32, {
 export interface Irqfd extends Decoded<typeof kvmIrqfd> {}
 
 export const kvmIoeventfd = struct('kvm_ioeventfd', 64, {
-  datamatch: u64(0), addr: u64(8),
+  datamatch: u64(0),
+  addr: u64(8),
   /** 0, 1, 2, 4 or 8 bytes; 0 is any. */
   len: u32(16),
   fd: s32(20),
@@ -113,7 +145,10 @@ export interface CoalescedMmioZone extends Decoded<typeof kvmCoalescedMmioZone> 
 /** The head of the ring; its entries follow, as many as the page holds. Empty where `first` is `last`. */
 export const kvmCoalescedMmioRing = struct('kvm_coalesced_mmio_ring', 8, { first: u32(0), last: u32(4) });
 export const kvmCoalescedMmio = struct('kvm_coalesced_mmio', 24, {
-  physAddr: u64(0), len: u32(8), pio: u32(12), data: bytes(16, 8),
+  physAddr: u64(0),
+  len: u32(8),
+  pio: u32(12),
+  data: bytes(16, 8),
 });
 /** A write that the ring holds. */
 export interface CoalescedMmio extends Decoded<typeof kvmCoalescedMmio> {}

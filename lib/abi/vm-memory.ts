@@ -4,7 +4,11 @@ import type { Decoded } from './codec.ts';
 import { array, u32, u64 } from './fields.ts';
 
 export const kvmUserspaceMemoryRegion = struct('kvm_userspace_memory_region', 32, {
-  slot: u32(0), flags: u32(4), guestPhysAddr: u64(8), memorySize: u64(16), userspaceAddr: u64(24),
+  slot: u32(0),
+  flags: u32(4),
+  guestPhysAddr: u64(8),
+  memorySize: u64(16),
+  userspaceAddr: u64(24),
 });
 /** *KVM_SET_USER_MEMORY_REGION*. */
 export interface UserspaceMemoryRegion extends Decoded<typeof kvmUserspaceMemoryRegion> {}
@@ -22,7 +26,9 @@ export const kvmCreateGuestMemfd = struct('kvm_create_guest_memfd', 64, { size: 
 export interface CreateGuestMemfd extends Decoded<typeof kvmCreateGuestMemfd> {}
 
 export const kvmMemoryAttributes = struct('kvm_memory_attributes', 32, {
-  address: u64(0), size: u64(8), attributes: u64(16),
+  address: u64(0),
+  size: u64(8),
+  attributes: u64(16),
   /** Must be 0. */
   flags: u64(24),
 });

@@ -45,19 +45,25 @@ export const kvmCreateDevice = struct('kvm_create_device', 12, { type: u32(0), f
 export interface CreateDevice extends Decoded<typeof kvmCreateDevice> {}
 
 export const kvmDeviceAttr = struct('kvm_device_attr', 24, {
-  flags: u32(0), group: u32(4), attr: u64(8), addr: u64(16),
+  flags: u32(0),
+  group: u32(4),
+  attr: u64(8),
+  addr: u64(16),
 });
 export interface DeviceAttr extends Decoded<typeof kvmDeviceAttr> {}
 
 export const kvmMsrFilterRange = struct('kvm_msr_filter_range', 24, {
   /** KVM_MSR_FILTER_READ and _WRITE. */
   flags: u32(0),
-  nmsrs: u32(4), base: u32(8), bitmap: u64(16),
+  nmsrs: u32(4),
+  base: u32(8),
+  bitmap: u64(16),
 });
 export interface MsrFilterRange extends Decoded<typeof kvmMsrFilterRange> {}
 
 export const kvmMsrFilter = struct('kvm_msr_filter', 392, {
-  flags: u32(0), ranges: array(8, nested(0, kvmMsrFilterRange), 16),
+  flags: u32(0),
+  ranges: array(8, nested(0, kvmMsrFilterRange), 16),
 });
 /** *KVM_X86_SET_MSR_FILTER*. */
 export interface MsrFilter extends Decoded<typeof kvmMsrFilter> {}

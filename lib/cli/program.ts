@@ -18,7 +18,10 @@ function packageVersion(): string {
   let directory = dirname(fileURLToPath(import.meta.url));
   for (;;) {
     try {
-      const { name, version } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8')) as Record<string, string>;
+      const { name, version } = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8')) as Record<
+        string,
+        string
+      >;
       if (name === 'node-kvm' && version !== undefined) return version;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
@@ -49,10 +52,19 @@ export async function buildProgram(wanted: string | undefined): Promise<Command>
     .option('--debug', 'show the stack of an error (as NODE_KVM_DEBUG=1 does)')
     .enablePositionalOptions()
     .showHelpAfterError('(node-kvm --help shows the usage)')
-    .addHelpText('after', `\nExit codes: 0 done; 1 and 2 as the command's help says; ${EXIT_USAGE} a mistake in the command line; ` +
-      `${EXIT_FAILURE} anything else.`);
+    .addHelpText(
+      'after',
+      `\nExit codes: 0 done; 1 and 2 as the command's help says; ${EXIT_USAGE} a mistake in the command line; ` +
+        `${EXIT_FAILURE} anything else.`,
+    );
   for (const [name, load] of Object.entries(COMMANDS)) {
-    const command = name === wanted ? await load() : new Command(name).description(SUMMARIES[name]!).allowUnknownOption().action(() => {});
+    const command =
+      name === wanted
+        ? await load()
+        : new Command(name)
+            .description(SUMMARIES[name]!)
+            .allowUnknownOption()
+            .action(() => {});
     program.addCommand(command);
   }
   for (const command of [program, ...descendants(program)]) command.exitOverride();

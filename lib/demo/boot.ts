@@ -23,12 +23,33 @@ export function identityPageTables(gpa: bigint): Uint8Array {
 }
 
 export interface BootSegment {
-  base: bigint; limit: number; selector: number; type: number; present: boolean; dpl: number; db: boolean; s: boolean;
-  l: boolean; g: boolean; avl: boolean; unusable: boolean;
+  base: bigint;
+  limit: number;
+  selector: number;
+  type: number;
+  present: boolean;
+  dpl: number;
+  db: boolean;
+  s: boolean;
+  l: boolean;
+  g: boolean;
+  avl: boolean;
+  unusable: boolean;
 }
 
 const flat = (selector: number, type: number, l: boolean): BootSegment => ({
-  base: 0n, limit: 0xffff_ffff, selector, type, present: true, dpl: 0, db: !l, s: true, l, g: true, avl: false, unusable: false,
+  base: 0n,
+  limit: 0xffff_ffff,
+  selector,
+  type,
+  present: true,
+  dpl: 0,
+  db: !l,
+  s: true,
+  l,
+  g: true,
+  avl: false,
+  unusable: false,
 });
 
 /**
@@ -36,12 +57,28 @@ const flat = (selector: number, type: number, l: boolean): BootSegment => ({
  * descriptor table as long as nobody loads them anew.
  */
 export function longMode(pageTablesGpa: bigint): {
-  cr0: bigint; cr3: bigint; cr4: bigint; efer: bigint;
-  cs: BootSegment; ds: BootSegment; es: BootSegment; fs: BootSegment; gs: BootSegment; ss: BootSegment;
+  cr0: bigint;
+  cr3: bigint;
+  cr4: bigint;
+  efer: bigint;
+  cs: BootSegment;
+  ds: BootSegment;
+  es: BootSegment;
+  fs: BootSegment;
+  gs: BootSegment;
+  ss: BootSegment;
 } {
   const data = flat(16, 3, false);
   return {
-    cr0: CR0, cr3: pageTablesGpa, cr4: CR4_PAE, efer: EFER,
-    cs: flat(8, 11, true), ds: data, es: data, fs: data, gs: data, ss: data,
+    cr0: CR0,
+    cr3: pageTablesGpa,
+    cr4: CR4_PAE,
+    efer: EFER,
+    cs: flat(8, 11, true),
+    ds: data,
+    es: data,
+    fs: data,
+    gs: data,
+    ss: data,
   };
 }

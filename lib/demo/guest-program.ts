@@ -59,12 +59,20 @@ export class Guest {
    * @returns its 64-bit answer.
    * @throws KvmGuestError where the guest stopped for anything that nobody handles.
    */
-  async call(command: CommandName, args: readonly (bigint | number)[] = [], { timeoutMs = TIMEOUT_MS }: CallOptions = {}): Promise<bigint> {
+  async call(
+    command: CommandName,
+    args: readonly (bigint | number)[] = [],
+    { timeoutMs = TIMEOUT_MS }: CallOptions = {},
+  ): Promise<bigint> {
     if (this.#waiting === undefined) throw new KvmError('The guest is not waiting for a command', 'ERR_KVM_STATE');
     const answer: number[] = [];
     writeWord(this.#waiting, COMMANDS[command]);
     this.#waiting = undefined;
-    this.#waiting = await this.#untilCommand([0, 1, 2].map((index) => Number(args[index] ?? 0)), answer, timeoutMs);
+    this.#waiting = await this.#untilCommand(
+      [0, 1, 2].map((index) => Number(args[index] ?? 0)),
+      answer,
+      timeoutMs,
+    );
     return BigInt(answer[0]! >>> 0) | (BigInt(answer[1]! >>> 0) << 32n);
   }
 
@@ -99,8 +107,10 @@ export class Guest {
     for (let next = 0, faults = 0; ;) {
       const exit = await this.#run(timeoutMs);
       if (exit.reason === 'io' && exit.direction === 'in' && exit.port === PORT_COMMAND) return exit;
-      if (exit.reason === 'io' && exit.direction === 'in' && exit.port === PORT_ARGUMENT) writeWord(exit, args[next++] ?? 0);
-      else if (exit.reason === 'io' && exit.direction === 'out' && exit.port === PORT_RESULT) answer.push(readWord(exit));
+      if (exit.reason === 'io' && exit.direction === 'in' && exit.port === PORT_ARGUMENT)
+        writeWord(exit, args[next++] ?? 0);
+      else if (exit.reason === 'io' && exit.direction === 'out' && exit.port === PORT_RESULT)
+        answer.push(readWord(exit));
       else if (exit.reason === 'hypercall') await this.#handlers.hypercall(exit);
       else if (exit.reason === 'interrupted' && exit.cause === 'timeout' && this.#handlers.stuck()) continue;
       // A fault that comes back after it was handled would come back for ever.

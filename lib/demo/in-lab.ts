@@ -12,7 +12,9 @@ export function hostUsable(): string | undefined {
     Kvm.open().close();
     return undefined;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === undefined ? String(error) : (error as Error).message.split('\n')[0];
+    return (error as NodeJS.ErrnoException).code === undefined
+      ? String(error)
+      : (error as Error).message.split('\n')[0];
   }
 }
 
@@ -33,7 +35,8 @@ export async function demoInLab({ json, color, install }: DemoInLabOptions): Pro
   const { exitCode } = await lab.runInLab({
     argv: [process.execPath, mainScript(), 'demo', ...(json ? ['--json'] : []), ...(color ? [] : ['--no-color'])],
     env: lab.commandEnvironment(process.env, {
-      ...(color ? { FORCE_COLOR: '1' } : {}), ...(process.stdout.columns === undefined ? {} : { COLUMNS: String(process.stdout.columns) }),
+      ...(color ? { FORCE_COLOR: '1' } : {}),
+      ...(process.stdout.columns === undefined ? {} : { COLUMNS: String(process.stdout.columns) }),
     }),
     stdout: process.stdout,
     stderr: process.stderr,
@@ -46,7 +49,8 @@ function mainScript(): string {
   for (;;) {
     const script = join(directory, 'dist/cli/main.js');
     if (existsSync(script)) return script;
-    if (directory === dirname(directory)) throw new KvmError('The command was not built: run "npm run build"', 'ERR_KVM_NOT_BUILT');
+    if (directory === dirname(directory))
+      throw new KvmError('The command was not built: run "npm run build"', 'ERR_KVM_NOT_BUILT');
     directory = dirname(directory);
   }
 }

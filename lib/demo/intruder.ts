@@ -25,19 +25,25 @@ export interface Target {
 }
 
 export function tryEveryWay(target: Target): Sighting[] {
-  const sightings = [look('shared-mapping', 'the mapping of the slot', target, () => {
-    const page = new Uint8Array(PAGE);
-    target.mapping.read(target.offset, page);
-    return page;
-  })];
+  const sightings = [
+    look('shared-mapping', 'the mapping of the slot', target, () => {
+      const page = new Uint8Array(PAGE);
+      target.mapping.read(target.offset, page);
+      return page;
+    }),
+  ];
   const { guestMemfd } = target;
   if (guestMemfd !== undefined) {
-    sightings.push(look('guest-memfd-mmap', 'mmap of the guest_memfd', target, () => mapAndRead(guestMemfd, target.offset)));
-    sightings.push(look('guest-memfd-read', 'pread of the guest_memfd', target, () => {
-      const page = new Uint8Array(PAGE);
-      readSync(guestMemfd.fd, page, 0, PAGE, target.offset);
-      return page;
-    }));
+    sightings.push(
+      look('guest-memfd-mmap', 'mmap of the guest_memfd', target, () => mapAndRead(guestMemfd, target.offset)),
+    );
+    sightings.push(
+      look('guest-memfd-read', 'pread of the guest_memfd', target, () => {
+        const page = new Uint8Array(PAGE);
+        readSync(guestMemfd.fd, page, 0, PAGE, target.offset);
+        return page;
+      }),
+    );
   }
   sightings.push(searchOwnMemory(target));
   return sightings;
@@ -63,12 +69,19 @@ function look(way: string, title: string, { hash }: Target, read: () => Uint8Arr
     return { way, title, sees: 'other', detail: `other bytes: ${Buffer.from(page.subarray(0, 8)).toString('hex')}...` };
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    return { way, title, sees: 'nothing', detail: `nothing: ${error instanceof KvmError ? message : code ?? message}` };
+    return {
+      way,
+      title,
+      sees: 'nothing',
+      detail: `nothing: ${error instanceof KvmError ? message : (code ?? message)}`,
+    };
   }
 }
 
 function text(page: Uint8Array): string {
-  return Buffer.from(page.subarray(0, 40)).toString('latin1').replace(/[^\x20-\x7e]/g, '.');
+  return Buffer.from(page.subarray(0, 40))
+    .toString('latin1')
+    .replace(/[^\x20-\x7e]/g, '.');
 }
 
 /**
@@ -83,7 +96,12 @@ function searchOwnMemory({ hash }: Target): Sighting {
     const detail = found === undefined ? `nothing, in ${pages} pages` : `the secret: "${text(found)}..."`;
     return { way, title, sees: found === undefined ? 'nothing' : 'secret', detail };
   } catch (error) {
-    return { way, title, sees: 'nothing', detail: `nothing: ${(error as NodeJS.ErrnoException).code ?? String(error)}` };
+    return {
+      way,
+      title,
+      sees: 'nothing',
+      detail: `nothing: ${(error as NodeJS.ErrnoException).code ?? String(error)}`,
+    };
   }
 }
 
@@ -161,6 +179,8 @@ function readSome(file: number, into: Buffer, length: number, at: bigint): numbe
 }
 
 function writableRanges(): [bigint, bigint][] {
-  return [...readFileSync('/proc/self/maps', 'latin1').matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw/gm)]
-    .map((match) => [BigInt(`0x${match[1]!}`), BigInt(`0x${match[2]!}`)]);
+  return [...readFileSync('/proc/self/maps', 'latin1').matchAll(/^([0-9a-f]+)-([0-9a-f]+) rw/gm)].map((match) => [
+    BigInt(`0x${match[1]!}`),
+    BigInt(`0x${match[2]!}`),
+  ]);
 }

@@ -28,12 +28,12 @@ interface Cell {
 }
 
 const CELLS = {
-  'private': { char: '#', meaning: 'private, populated', paint: (colors) => colors.magenta },
+  private: { char: '#', meaning: 'private, populated', paint: (colors) => colors.magenta },
   'private-hole': { char: 'o', meaning: 'private, hole', paint: (colors) => colors.magenta },
-  'shared': { char: '=', meaning: 'shared, populated', paint: (colors) => colors.green },
+  shared: { char: '=', meaning: 'shared, populated', paint: (colors) => colors.green },
   'shared-hole': { char: '-', meaning: 'shared, hole', paint: (colors) => colors.green },
-  'unbacked': { char: ' ', meaning: 'no memory', paint: (colors) => colors.dim },
-  'mixed': { char: '%', meaning: 'several of these', paint: (colors) => colors.yellow },
+  unbacked: { char: ' ', meaning: 'no memory', paint: (colors) => colors.dim },
+  mixed: { char: '%', meaning: 'several of these', paint: (colors) => colors.yellow },
 } satisfies Record<string, Cell>;
 
 type CellName = keyof typeof CELLS;
@@ -43,7 +43,10 @@ export function mergeRanges(ranges: readonly MemoryRange[]): MemoryRange[] {
   const merged: MemoryRange[] = [];
   for (const range of ranges) {
     const last = merged.at(-1);
-    const alike = last !== undefined && last.state === range.state && last.populated === range.populated &&
+    const alike =
+      last !== undefined &&
+      last.state === range.state &&
+      last.populated === range.populated &&
       last.gpa + BigInt(last.size) === range.gpa;
     if (alike) merged[merged.length - 1] = { ...last, size: last.size + range.size };
     else merged.push(range);
@@ -70,7 +73,10 @@ function cellsOf(ranges: readonly MemoryRange[], blockSize: number): CellName[] 
 }
 
 /** The picture, with a gpa at the head of each line and a legend below. Lines without any memory are left out. */
-export function drawMemory(ranges: readonly MemoryRange[], { colors, blockSize = 4096, width = 64 }: PictureOptions): string {
+export function drawMemory(
+  ranges: readonly MemoryRange[],
+  { colors, blockSize = 4096, width = 64 }: PictureOptions,
+): string {
   const cells = cellsOf(ranges, blockSize);
   const digits = Math.max(8, Math.ceil(Math.log2(cells.length * blockSize || 1) / 4));
   const address = (cell: number): string => `0x${(cell * blockSize).toString(16).padStart(digits, '0')}`;
@@ -88,7 +94,9 @@ export function drawMemory(ranges: readonly MemoryRange[], { colors, blockSize =
   }
   const used = new Set(cells);
   const order = Object.keys(CELLS) as CellName[];
-  const legend = order.filter((name) => name !== 'unbacked' && used.has(name)).map((name) => `${paintRow([name], colors)} ${CELLS[name].meaning}`);
+  const legend = order
+    .filter((name) => name !== 'unbacked' && used.has(name))
+    .map((name) => `${paintRow([name], colors)} ${CELLS[name].meaning}`);
   lines.push(`${legend.join('   ')}   (one character: ${blockSize / 1024} KiB)`);
   return lines.join('\n');
 }

@@ -36,7 +36,16 @@ export const PORT_ARGUMENT = 0x504;
 export const PORT_RESULT = 0x508;
 
 export const COMMANDS = {
-  halt: 0, hello: 1, secret: 2, hash: 3, fill: 4, peek: 5, or: 6, mapGpa: 7, spin: 8, nothing: 9,
+  halt: 0,
+  hello: 1,
+  secret: 2,
+  hash: 3,
+  fill: 4,
+  peek: 5,
+  or: 6,
+  mapGpa: 7,
+  spin: 8,
+  nothing: 9,
 } as const;
 
 export type CommandName = keyof typeof COMMANDS;

@@ -11,7 +11,11 @@ export interface RenderOptions {
 }
 
 export function statusWord({ status }: Pick<DemoStep, 'status'>, colors: Colors): string {
-  return status === 'done' ? colors.green('done') : status === 'impossible' ? colors.yellow('not possible') : colors.red('FAILED');
+  return status === 'done'
+    ? colors.green('done')
+    : status === 'impossible'
+      ? colors.yellow('not possible')
+      : colors.red('FAILED');
 }
 
 /** One line, for while the demo runs. */
@@ -40,6 +44,8 @@ export function renderReport(report: DemoReport, { colors, width }: RenderOption
     table({ head: ['', 'step', 'result', 'detail'], rows, colors, width }),
     '',
     `${parts.join('; ')}.`,
-    ...(impossible > 0 && where === 'host' ? ['To see every step: npm run demo -- --lab (or: npx node-kvm demo --lab).'] : []),
+    ...(impossible > 0 && where === 'host'
+      ? ['To see every step: npm run demo -- --lab (or: npx node-kvm demo --lab).']
+      : []),
   ].join('\n');
 }

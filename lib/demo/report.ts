@@ -51,7 +51,8 @@ export class Stage {
       this.#file({ id, title, status: 'done', detail: await action() });
       return true;
     } catch (error) {
-      if (error instanceof Impossible) this.#file({ id, title, status: 'impossible', detail: error.detail, why: error.message });
+      if (error instanceof Impossible)
+        this.#file({ id, title, status: 'impossible', detail: error.detail, why: error.message });
       else this.#file({ id, title, status: 'failed', detail: error instanceof Error ? error.message : String(error) });
       return false;
     }

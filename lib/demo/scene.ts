@@ -48,7 +48,10 @@ export class Scene implements Disposable {
   /** Ends a step that needs private memory, where there is none. */
   needPrivate(detail = ''): void {
     if (this.facts.privateMemory) return;
-    throw new Impossible(`a ${this.vm.typeName} VM has no private memory (KVM_CAP_MEMORY_ATTRIBUTES is 0 on it)`, detail);
+    throw new Impossible(
+      `a ${this.vm.typeName} VM has no private memory (KVM_CAP_MEMORY_ATTRIBUTES is 0 on it)`,
+      detail,
+    );
   }
 
   createGuestMemfd(): GuestMemfd {

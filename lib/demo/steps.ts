@@ -1,5 +1,10 @@
 /** The steps of the demo, in order. Each does one thing for real and says what came of it, or why it cannot be here. */
-import { KVM_ENOSYS, KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE_ENCRYPTED, KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../abi/index.ts';
+import {
+  KVM_ENOSYS,
+  KVM_HC_MAP_GPA_RANGE,
+  KVM_MAP_GPA_RANGE_ENCRYPTED,
+  KVM_MEMORY_ATTRIBUTE_PRIVATE,
+} from '../abi/index.ts';
 import { formatBytes } from '../terminal.ts';
 import { KvmGuestError, KvmUnsupportedError } from '../errors.ts';
 import type { HypercallExit, MemoryFaultExit } from '../kvm/index.ts';
@@ -9,8 +14,22 @@ import { identityPageTables, longMode } from './boot.ts';
 import { Guest, loadGuestProgram } from './guest-program.ts';
 import { tryEveryWay, type Sighting } from './intruder.ts';
 import {
-  BY_ACCESS_TO_PRIVATE, BY_ACCESS_TO_SHARED, BY_HYPERCALL, HELLO_MAGIC, LATE_SLOT, MAIN_SLOT, PAGE_TABLES_GPA, PLAIN_SLOT,
-  PREFAULT_PRIVATE, PREFAULT_SHARED, PROGRAM_END, PROGRAM_GPA, SECRET, TO_PUNCH, bytesOf, type Area,
+  BY_ACCESS_TO_PRIVATE,
+  BY_ACCESS_TO_SHARED,
+  BY_HYPERCALL,
+  HELLO_MAGIC,
+  LATE_SLOT,
+  MAIN_SLOT,
+  PAGE_TABLES_GPA,
+  PLAIN_SLOT,
+  PREFAULT_PRIVATE,
+  PREFAULT_SHARED,
+  PROGRAM_END,
+  PROGRAM_GPA,
+  SECRET,
+  TO_PUNCH,
+  bytesOf,
+  type Area,
 } from './plan.ts';
 import { Impossible, type Stage } from './report.ts';
 import type { Scene } from './scene.ts';
@@ -23,7 +42,8 @@ const HYPERCALL_TIMEOUT_MS = 1000;
 const hex = (value: bigint): string => `0x${value.toString(16)}`;
 const pages = ({ pages: count }: Area): string => `${count} page${count === 1 ? '' : 's'} at `;
 
-const range = ({ atLeast, atMost }: Bounds): string => (atLeast === atMost ? formatBytes(atMost) : `${formatBytes(atLeast)} to ${formatBytes(atMost)}`);
+const range = ({ atLeast, atMost }: Bounds): string =>
+  atLeast === atMost ? formatBytes(atMost) : `${formatBytes(atLeast)} to ${formatBytes(atMost)}`;
 
 function expect(condition: boolean, otherwise: string): asserts condition {
   if (!condition) throw new Error(otherwise);
@@ -44,10 +64,19 @@ export async function setUp(scene: Scene, stage: Stage): Promise<boolean> {
   });
   const slots = await stage.step('memslots', 'Bind it through memslot v2', () => {
     scene.addSlots();
-    const bound = scene.guestMemfd === undefined ? 'without guest_memfd' : scene.facts.guestMemfd === 'mapped' ? 'all of it guest_memfd' : 'shared memory and guest_memfd together';
+    const bound =
+      scene.guestMemfd === undefined
+        ? 'without guest_memfd'
+        : scene.facts.guestMemfd === 'mapped'
+          ? 'all of it guest_memfd'
+          : 'shared memory and guest_memfd together';
     return `slot ${hex(MAIN_SLOT.gpa)}, ${formatBytes(MAIN_SLOT.size)}, ${bound}; two slots of ordinary memory, ${formatBytes(PLAIN_SLOT.size + LATE_SLOT.size)}`;
   });
-  return slots && await stage.step('load', 'Load a 64-bit guest', () => load(scene)) && stage.step('run', 'Run it on a thread of its own', () => run(scene));
+  return (
+    slots &&
+    (await stage.step('load', 'Load a 64-bit guest', () => load(scene))) &&
+    stage.step('run', 'Run it on a thread of its own', () => run(scene))
+  );
 }
 
 function load(scene: Scene): string {
@@ -63,7 +92,11 @@ function load(scene: Scene): string {
 }
 
 async function run(scene: Scene): Promise<string> {
-  scene.guest = new Guest(scene.vcpu, { hypercall: (exit) => onHypercall(scene, exit), memoryFault: (exit) => onFault(scene, exit), stuck: () => stepOverHypercall(scene) });
+  scene.guest = new Guest(scene.vcpu, {
+    hypercall: (exit) => onHypercall(scene, exit),
+    memoryFault: (exit) => onFault(scene, exit),
+    stuck: () => stepOverHypercall(scene),
+  });
   const tscKhz = scene.vcpu.getTscKhz();
   await scene.guest.start();
   const hello = await scene.guest.call('hello');
@@ -76,7 +109,8 @@ async function run(scene: Scene): Promise<string> {
   const timer = setInterval(() => ticks++, 1);
   try {
     // On a busy machine the guest may have its time over before this thread is scheduled once.
-    for (; ticks === 0 && spins < MAX_SPINS; spins++) await scene.guest.call('spin', [Math.min(tscKhz * SPIN_MS, 0xffff_ffff)]);
+    for (; ticks === 0 && spins < MAX_SPINS; spins++)
+      await scene.guest.call('spin', [Math.min(tscKhz * SPIN_MS, 0xffff_ffff)]);
   } finally {
     clearInterval(timer);
   }
@@ -97,7 +131,12 @@ export async function keepSecret(scene: Scene, stage: Stage): Promise<void> {
     return `4096 bytes at ${hex(SECRET.gpa)}, in ${scene.facts.privateMemory ? 'private' : 'ordinary'} memory; it tells only a hash, ${hex(hash)}`;
   });
   if (hash === undefined) return;
-  const sightings = tryEveryWay({ offset: Number(SECRET.gpa - MAIN_SLOT.gpa), hash, mapping: scene.mapping, guestMemfd: scene.guestMemfd });
+  const sightings = tryEveryWay({
+    offset: Number(SECRET.gpa - MAIN_SLOT.gpa),
+    hash,
+    mapping: scene.mapping,
+    guestMemfd: scene.guestMemfd,
+  });
   for (const sighting of sightings) {
     await stage.step(`host-${sighting.way}`, `The host looks: ${sighting.title}`, () => judge(scene, sighting));
   }
@@ -106,7 +145,7 @@ export async function keepSecret(scene: Scene, stage: Stage): Promise<void> {
     if (state === 'private') scene.memory.discard({ gpa, size, side: 'shared' });
   }
   await stage.step('secret-intact', 'The guest still has its secret', async () => {
-    expect(await scene.guest.call('hash', [SECRET.gpa]) === hash, 'the page changed');
+    expect((await scene.guest.call('hash', [SECRET.gpa])) === hash, 'the page changed');
     return 'the same hash';
   });
 }
@@ -124,10 +163,15 @@ function onHypercall(scene: Scene, exit: HypercallExit): void {
 
 async function mapGpa(scene: Scene, area: Area, attributes: bigint): Promise<bigint> {
   if (!scene.hypercallsLoop) {
-    const ret = BigInt.asIntN(64, await scene.guest.call('mapGpa', [area.gpa, area.pages, attributes], { timeoutMs: HYPERCALL_TIMEOUT_MS }));
+    const ret = BigInt.asIntN(
+      64,
+      await scene.guest.call('mapGpa', [area.gpa, area.pages, attributes], { timeoutMs: HYPERCALL_TIMEOUT_MS }),
+    );
     if (!scene.hypercallsLoop) return ret;
   }
-  throw new Impossible('the KVM backend of this host emulates the hypercall instruction again and again, and never exits for it');
+  throw new Impossible(
+    'the KVM backend of this host emulates the hypercall instruction again and again, and never exits for it',
+  );
 }
 
 /**
@@ -162,7 +206,7 @@ export async function convertByHypercall(scene: Scene, stage: Stage): Promise<vo
     scene.needPrivate(`KVM_HC_MAP_GPA_RANGE reached the host, which answered ${ret}`);
     expect(ret === 0n, `the host answered ${ret}`);
     scene.untouch(area);
-    expect(await scene.guest.call('or', [area.gpa, area.pages]) === 0n, 'old bytes came back');
+    expect((await scene.guest.call('or', [area.gpa, area.pages])) === 0n, 'old bytes came back');
     await scene.guest.call('fill', [area.gpa, area.pages, PATTERN + 2]);
     expect(scene.hostSees(area.gpa) === BigInt(PATTERN + 2), 'the host does not see what the guest wrote');
     return `${formatBytes(size)} given back on the private side; the guest wrote anew, and the host sees it`;
@@ -174,11 +218,16 @@ const expected = new WeakMap<Scene, (exit: MemoryFaultExit) => void>();
 
 function onFault(scene: Scene, exit: MemoryFaultExit): void {
   const serve = expected.get(scene);
-  if (serve === undefined) throw new KvmGuestError(`The guest faulted at ${hex(exit.gpa)}, and no step expects that`, { exit });
+  if (serve === undefined)
+    throw new KvmGuestError(`The guest faulted at ${hex(exit.gpa)}, and no step expects that`, { exit });
   serve(exit);
 }
 
-async function whileServing(scene: Scene, serve: (exit: MemoryFaultExit) => void, action: () => Promise<void>): Promise<number> {
+async function whileServing(
+  scene: Scene,
+  serve: (exit: MemoryFaultExit) => void,
+  action: () => Promise<void>,
+): Promise<number> {
   let faults = 0;
   expected.set(scene, (exit) => {
     faults++;
@@ -207,16 +256,20 @@ async function accessToPrivate(scene: Scene): Promise<string> {
   const area = BY_ACCESS_TO_PRIVATE;
   const size = bytesOf(area);
   scene.vm.setMemoryAttributes({ address: area.gpa, size, attributes: KVM_MEMORY_ATTRIBUTE_PRIVATE });
-  const faults = await whileServing(scene, (exit) => {
-    // The access wants private memory and the slot has none: give it some, and let the engine convert.
-    scene.memory.remove(scene.lateRegion);
-    scene.lateRegion = scene.memory.add({ ...LATE_SLOT, backing: { kind: 'shared' }, private: true });
-    const { changed } = scene.memory.handleMemoryFault({ ...exit, gpa: area.gpa, size: BigInt(size) }, { vcpu: 0 });
-    expect(changed === size, `${changed} bytes were converted`);
-  }, async () => {
-    await scene.guest.call('fill', [area.gpa, area.pages, PATTERN]);
-    expect(await scene.guest.call('peek', [area.gpa]) === BigInt(PATTERN), 'the guest does not see what it wrote');
-  });
+  const faults = await whileServing(
+    scene,
+    (exit) => {
+      // The access wants private memory and the slot has none: give it some, and let the engine convert.
+      scene.memory.remove(scene.lateRegion);
+      scene.lateRegion = scene.memory.add({ ...LATE_SLOT, backing: { kind: 'shared' }, private: true });
+      const { changed } = scene.memory.handleMemoryFault({ ...exit, gpa: area.gpa, size: BigInt(size) }, { vcpu: 0 });
+      expect(changed === size, `${changed} bytes were converted`);
+    },
+    async () => {
+      await scene.guest.call('fill', [area.gpa, area.pages, PATTERN]);
+      expect((await scene.guest.call('peek', [area.gpa])) === BigInt(PATTERN), 'the guest does not see what it wrote');
+    },
+  );
   expect(faults === 1, `${faults} memory faults`);
   scene.touch(area);
   expect(scene.memory.readU64(area.gpa, { side: 'shared' }) === 0n, 'the host sees what the guest wrote');
@@ -232,12 +285,16 @@ async function accessToShared(scene: Scene): Promise<string> {
   scene.plainRegion = scene.memory.add({ ...PLAIN_SLOT, backing: { kind: 'shared' }, private: { guestMemfd: lost } });
   scene.memory.convert({ gpa: area.gpa, size, to: 'private' });
   lost.close();
-  const faults = await whileServing(scene, (exit) => {
-    expect(exit.private && exit.gpa === area.gpa, `a fault at ${hex(exit.gpa)}`);
-    scene.memory.convert({ gpa: area.gpa, size, to: 'shared', discard: 'none' });
-  }, async () => {
-    await scene.guest.call('fill', [area.gpa, area.pages, PATTERN]);
-  });
+  const faults = await whileServing(
+    scene,
+    (exit) => {
+      expect(exit.private && exit.gpa === area.gpa, `a fault at ${hex(exit.gpa)}`);
+      scene.memory.convert({ gpa: area.gpa, size, to: 'shared', discard: 'none' });
+    },
+    async () => {
+      await scene.guest.call('fill', [area.gpa, area.pages, PATTERN]);
+    },
+  );
   expect(faults === 1, `${faults} memory faults`);
   expect(scene.memory.readU64(area.gpa) === BigInt(PATTERN), 'the host does not see what the guest wrote');
   return `${pages(area)}${hex(area.gpa)}: KVM_EXIT_MEMORY_FAULT (its guest_memfd is closed), converted, the write went to shared memory`;
@@ -245,7 +302,7 @@ async function accessToShared(scene: Scene): Promise<string> {
 
 export async function punch(scene: Scene, stage: Stage): Promise<void> {
   await stage.step('punch', 'Punch a hole: the guest sees zeros', async () => {
-    if (scene.guestMemfd === undefined || scene.facts.guestMemfd === 'plain' && !scene.facts.privateMemory) {
+    if (scene.guestMemfd === undefined || (scene.facts.guestMemfd === 'plain' && !scene.facts.privateMemory)) {
       throw new Impossible('the guest does not run on a guest_memfd');
     }
     const area = TO_PUNCH;
@@ -253,11 +310,11 @@ export async function punch(scene: Scene, stage: Stage): Promise<void> {
     if (scene.facts.privateMemory) scene.memory.convert({ gpa: area.gpa, size, to: 'private' });
     await scene.guest.call('fill', [area.gpa, area.pages, PATTERN]);
     scene.touch(area);
-    expect(await scene.guest.call('or', [area.gpa, area.pages]) !== 0n, 'the guest sees zeros before');
+    expect((await scene.guest.call('or', [area.gpa, area.pages])) !== 0n, 'the guest sees zeros before');
     const half = { gpa: area.gpa, pages: area.pages / 2 };
     scene.guestMemfd.punchHole(area.gpa - MAIN_SLOT.gpa, BigInt(size));
     scene.untouch(area);
-    expect(await scene.guest.call('or', [half.gpa, half.pages]) === 0n, 'the guest still sees its bytes');
+    expect((await scene.guest.call('or', [half.gpa, half.pages])) === 0n, 'the guest still sees its bytes');
     scene.touch(half);
     return `${formatBytes(size)} at ${hex(area.gpa)} punched; the guest read ${half.pages} pages anew, all zeros`;
   });
@@ -276,8 +333,9 @@ export async function prefault(scene: Scene, stage: Stage): Promise<void> {
 
 async function prefaultArea(scene: Scene, area: Area): Promise<string> {
   try {
-    const { bytes, calls, durationUs } = await scene.guest.aside(
-      () => scene.memory.prefault({ gpa: area.gpa, size: bytesOf(area), vcpus: [scene.vcpu] }));
+    const { bytes, calls, durationUs } = await scene.guest.aside(() =>
+      scene.memory.prefault({ gpa: area.gpa, size: bytesOf(area), vcpus: [scene.vcpu] }),
+    );
     return `${formatBytes(bytes)} at ${hex(area.gpa)} in ${calls} call${calls === 1 ? '' : 's'}, ${durationUs} us`;
   } catch (error) {
     if (error instanceof KvmUnsupportedError) throw new Impossible(error.message);
@@ -289,8 +347,10 @@ export async function finish(scene: Scene, stage: Stage): Promise<void> {
   await stage.step('account', 'Account for both sides', () => {
     const { private: own, shared, doubled } = scene.memory.account();
     const conversions = scene.conversions.length;
-    return `private ${formatBytes(own.bytes)}, ${range(own.populated)} of it held; shared ${formatBytes(shared.bytes)}, ` +
-      `${formatBytes(shared.populated)} held; held on both sides ${range(doubled)}; ${conversions} conversion${conversions === 1 ? '' : 's'}`;
+    return (
+      `private ${formatBytes(own.bytes)}, ${range(own.populated)} of it held; shared ${formatBytes(shared.bytes)}, ` +
+      `${formatBytes(shared.populated)} held; held on both sides ${range(doubled)}; ${conversions} conversion${conversions === 1 ? '' : 's'}`
+    );
   });
   await stage.step('halt', 'The guest halts', async () => {
     await scene.guest.halt();

@@ -6,7 +6,14 @@ import type { CheckGroup, Findings } from './report.ts';
 export class Shortfall extends Error {}
 
 /** `action` gives the evidence. A KvmError or a Shortfall is the evidence of a "no"; anything else is a mistake of ours. */
-export function attempt(found: Findings, group: CheckGroup, id: string, title: string, remedy: string, action: () => string): boolean {
+export function attempt(
+  found: Findings,
+  group: CheckGroup,
+  id: string,
+  title: string,
+  remedy: string,
+  action: () => string,
+): boolean {
   try {
     found.yes(group, id, title, 'tried', action());
     return true;

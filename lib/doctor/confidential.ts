@@ -24,7 +24,8 @@ export function checkConfidential(host: Host, found: Findings): void {
     const cpu = host.cpu.flags.has(flag);
     const value = host.parameter(module, parameter);
     const evidence = `/proc/cpuinfo: ${flag} ${cpu ? 'there' : 'not there'}; ${module}.${parameter} = ${value ?? 'not there'}`;
-    if (cpu && host.switchedOn(module, parameter) === true) found.yes('confidential', `${tier}.host`, `${name} switched on`, 'read', evidence);
+    if (cpu && host.switchedOn(module, parameter) === true)
+      found.yes('confidential', `${tier}.host`, `${name} switched on`, 'read', evidence);
     else found.no('confidential', `${tier}.host`, `${name} switched on`, 'read', evidence, remedyFor(tier, host));
   }
   checkSevDevice(host, found);
@@ -36,15 +37,29 @@ function checkSevDevice(host: Host, found: Findings): void {
   const refusal = host.refusal('dev/sev');
   if (refusal === undefined) found.yes('confidential', 'dev-sev', title, 'read', 'access("/dev/sev", R_OK | W_OK)');
   else {
-    found.no('confidential', 'dev-sev', title, 'read', `access("/dev/sev", R_OK | W_OK): ${refusal}`,
-      refusal === 'EACCES' ? 'Run as root, or give the user access to /dev/sev' : 'The ccp module with the secure processor (CONFIG_CRYPTO_DEV_SP_PSP), on an EPYC processor');
+    found.no(
+      'confidential',
+      'dev-sev',
+      title,
+      'read',
+      `access("/dev/sev", R_OK | W_OK): ${refusal}`,
+      refusal === 'EACCES'
+        ? 'Run as root, or give the user access to /dev/sev'
+        : 'The ccp module with the secure processor (CONFIG_CRYPTO_DEV_SP_PSP), on an EPYC processor',
+    );
   }
   // The ccp driver shows what the firmware says about itself here, on kernels that have it.
   for (const device of host.list('sys/module/ccp/drivers/pci:ccp').filter((name) => name.includes(':'))) {
     const version = host.read(`sys/module/ccp/drivers/pci:ccp/${device}/bootloader_version`);
     const tee = host.read(`sys/module/ccp/drivers/pci:ccp/${device}/tee_version`);
     if (version !== undefined || tee !== undefined) {
-      found.info('confidential', `firmware.${device}`, 'Secure processor firmware', `bootloader ${version ?? '?'}, TEE ${tee ?? '?'}`, `/sys/module/ccp, ${device}`);
+      found.info(
+        'confidential',
+        `firmware.${device}`,
+        'Secure processor firmware',
+        `bootloader ${version ?? '?'}, TEE ${tee ?? '?'}`,
+        `/sys/module/ccp, ${device}`,
+      );
     }
   }
 }

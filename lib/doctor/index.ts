@@ -37,8 +37,12 @@ export function examineHost(host: Host = new Host()): DoctorReport {
     tier,
     exitCode: exitCodeOf(tier),
     host: {
-      platform: host.platform, arch: host.arch, kernel: host.kernel, cpu: host.cpu.model || host.cpu.vendor || 'unknown',
-      backend: host.backend, node: process.version,
+      platform: host.platform,
+      arch: host.arch,
+      kernel: host.kernel,
+      cpu: host.cpu.model || host.cpu.vendor || 'unknown',
+      backend: host.backend,
+      node: process.version,
     },
     verdicts: verdictsOf(tier, found.checks, host),
     checks: found.checks,
@@ -49,12 +53,27 @@ function tryKvm(host: Host, found: Findings): Tier | null {
   let kvm: Kvm;
   try {
     kvm = Kvm.open();
-    found.yes('access', 'kvm', 'The kernel answers as KVM', 'tried', 'KVM_GET_API_VERSION', String(kvm.getApiVersion()));
+    found.yes(
+      'access',
+      'kvm',
+      'The kernel answers as KVM',
+      'tried',
+      'KVM_GET_API_VERSION',
+      String(kvm.getApiVersion()),
+    );
   } catch (error) {
     if (!(error instanceof KvmError)) throw error;
     const addon = error.code === 'ERR_KVM_UNSUPPORTED';
-    found.no('access', addon ? 'addon' : 'kvm', addon ? 'The native addon loads' : 'The kernel answers as KVM', 'tried', describeFailure(error),
-      addon ? 'Build it: "npm rebuild node-kvm" (in a checkout: "npm run build:addon"); it needs a C++20 compiler, make and python3' : error.message);
+    found.no(
+      'access',
+      addon ? 'addon' : 'kvm',
+      addon ? 'The native addon loads' : 'The kernel answers as KVM',
+      'tried',
+      describeFailure(error),
+      addon
+        ? 'Build it: "npm rebuild node-kvm" (in a checkout: "npm run build:addon"); it needs a C++20 compiler, make and python3'
+        : error.message,
+    );
     return null;
   }
   try {

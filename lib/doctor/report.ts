@@ -2,7 +2,16 @@
 import type { Tier } from '../tier/tiers.ts';
 
 export const CHECK_GROUPS = [
-  'access', 'backend', 'vm-types', 'memory', 'private-memory', 'vcpu', 'interrupts', 'dirty-tracking', 'confidential', 'limits',
+  'access',
+  'backend',
+  'vm-types',
+  'memory',
+  'private-memory',
+  'vcpu',
+  'interrupts',
+  'dirty-tracking',
+  'confidential',
+  'limits',
 ] as const;
 
 export type CheckGroup = (typeof CHECK_GROUPS)[number];
@@ -67,7 +76,16 @@ export class Findings {
   }
 
   info(group: CheckGroup, id: string, title: string, value: string, evidence: string, remedy?: string): void {
-    this.add({ id, group, title, answer: 'info', value, how: 'read', evidence, ...(remedy === undefined ? {} : { remedy }) });
+    this.add({
+      id,
+      group,
+      title,
+      answer: 'info',
+      value,
+      how: 'read',
+      evidence,
+      ...(remedy === undefined ? {} : { remedy }),
+    });
   }
 
   answer(id: string): Check['answer'] | undefined {

@@ -44,8 +44,10 @@ export class CoalescedRing {
     const { run } = expectNative<NativeVcpu>('run', 'a Vcpu', 'vcpu', vcpu);
     const start = KVM_COALESCED_MMIO_PAGE_OFFSET * PAGE_SIZE;
     if (run.byteLength < start + PAGE_SIZE) {
-      throw new KvmUnsupportedError('The mapping of the vCPU has no ring of coalesced writes on this kernel',
-        'KVM_CAP_COALESCED_MMIO');
+      throw new KvmUnsupportedError(
+        'The mapping of the vCPU has no ring of coalesced writes on this kernel',
+        'KVM_CAP_COALESCED_MMIO',
+      );
     }
     this.vcpu = vcpu;
     this.#head = new Uint32Array(run, start, kvmCoalescedMmioRing.size / 4);
@@ -65,8 +67,10 @@ export class CoalescedRing {
     // before the entries and `first` is written after them.
     const last = Atomics.load(this.#head, LAST_WORD);
     if (first >= CAPACITY || last >= CAPACITY) {
-      throw new KvmError(`The ring of coalesced writes is out of order: first ${first}, last ${last}`,
-        'ERR_KVM_UNEXPECTED');
+      throw new KvmError(
+        `The ring of coalesced writes is out of order: first ${first}, last ${last}`,
+        'ERR_KVM_UNEXPECTED',
+      );
     }
     while (first !== last) {
       const { physAddr, len, pio, data } = kvmCoalescedMmio.decode(this.#entries, first * kvmCoalescedMmio.size);

@@ -16,7 +16,8 @@ const ANYWHERE: Hints = {
   ENFILE: 'the whole host has as many open files as it may (fs.file-max)',
   ENOMEM: NO_MEMORY,
   ENOTTY: OLD_KERNEL,
-  EIO: 'the VM is dead: KVM found a bug in its own state, its encryption context was moved to another VM, or this ' +
+  EIO:
+    'the VM is dead: KVM found a bug in its own state, its encryption context was moved to another VM, or this ' +
     'process is not the one that made it. Nothing of this VM can be used any more',
 };
 
@@ -30,18 +31,21 @@ const BY_CALL: Readonly<Record<string, Hints>> = {
   },
   KVM_CREATE_VCPU: {
     EEXIST: 'a vCPU of this id was made before; one that was closed still counts',
-    EINVAL: 'the id is not below KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS are made already, or the VM was not yet ' +
+    EINVAL:
+      'the id is not below KVM_CAP_MAX_VCPU_ID, KVM_CAP_MAX_VCPUS are made already, or the VM was not yet ' +
       'initialised for its type (SEV: INIT2, TDX: INIT_VM)',
     E2BIG: 'KVM_CAP_MAX_VCPUS are made already',
   },
   KVM_CREATE_GUEST_MEMFD: {
     EINVAL: 'a flag is not among KVM_CAP_GUEST_MEMFD_FLAGS of this VM, or the size is 2^63 or more',
-    ENOTTY: 'this kernel is older than 6.8, or was built without guest_memfd (CONFIG_KVM_GUEST_MEMFD, ' +
+    ENOTTY:
+      'this kernel is older than 6.8, or was built without guest_memfd (CONFIG_KVM_GUEST_MEMFD, ' +
       'CONFIG_KVM_SW_PROTECTED_VM)',
   },
   KVM_SET_USER_MEMORY_REGION: {
     EEXIST: 'the range overlaps a slot of this VM that another handle (in another thread) has set',
-    EINVAL: 'the slot was set by another handle and differs in more than its address and dirty logging, or this VM ' +
+    EINVAL:
+      'the slot was set by another handle and differs in more than its address and dirty logging, or this VM ' +
       'does not take the flags (KVM_CAP_READONLY_MEM)',
   },
   KVM_SET_USER_MEMORY_REGION2: {
@@ -52,14 +56,16 @@ const BY_CALL: Readonly<Record<string, Hints>> = {
   },
   KVM_SET_MEMORY_ATTRIBUTES: {
     EINVAL: 'the attribute is not among KVM_CAP_MEMORY_ATTRIBUTES of this VM: only types with private memory have one',
-    ENOTTY: 'this kernel is older than 6.8, or was built without memory attributes (it needs a VM type with private ' +
+    ENOTTY:
+      'this kernel is older than 6.8, or was built without memory attributes (it needs a VM type with private ' +
       'memory, such as CONFIG_KVM_SW_PROTECTED_VM)',
     ENOMEM: 'the kernel keeps an entry for each page of the range and has no memory for them; nothing was changed',
   },
   mmap: {
     ENODEV: 'a guest_memfd can be mapped only when made with GUEST_MEMFD_FLAG_MMAP (Linux 6.18)',
     EACCES: 'the file was opened without the permission that the mapping needs',
-    ENOMEM: 'the host does not let this process map so much (overcommit, RLIMIT_AS), or has not enough huge pages ' +
+    ENOMEM:
+      'the host does not let this process map so much (overcommit, RLIMIT_AS), or has not enough huge pages ' +
       'reserved (vm.nr_hugepages)',
     EINVAL: 'offset or length do not fit the pages of the file (huge pages?)',
     EPERM: 'the file is sealed against writing, or may not be mapped so',
@@ -78,7 +84,8 @@ const BY_CALL: Readonly<Record<string, Hints>> = {
     EPERM: 'the file is sealed',
   },
   KVM_GET_DIRTY_LOG: {
-    ENOENT: 'there is no such slot, or it was set without KVM_MEM_LOG_DIRTY_PAGES (slots with a guest_memfd cannot ' +
+    ENOENT:
+      'there is no such slot, or it was set without KVM_MEM_LOG_DIRTY_PAGES (slots with a guest_memfd cannot ' +
       'be logged at all)',
     ENXIO: 'this VM uses dirty rings, and then there is no dirty log: read the rings',
     EINVAL: 'the slot id is too large',
@@ -91,7 +98,8 @@ const BY_CALL: Readonly<Record<string, Hints>> = {
   },
   KVM_RESET_DIRTY_RINGS: { EINVAL: 'dirty rings were not enabled: call enableDirtyLogRing before the first vCPU' },
   KVM_ENABLE_CAP: {
-    EINVAL: 'this is not a capability that VMs of this type and kernel can enable, its arguments are not allowed, or ' +
+    EINVAL:
+      'this is not a capability that VMs of this type and kernel can enable, its arguments are not allowed, or ' +
       'it came too late (after the first vCPU)',
     EEXIST: 'the VM already has an interrupt controller',
     ENXIO: 'the VM has no interrupt controller in the kernel: create it first',
@@ -129,7 +137,8 @@ const BY_CALL: Readonly<Record<string, Hints>> = {
     EBUSY: 'the eventfd is assigned to an interrupt of this VM already',
   },
   KVM_IOEVENTFD: {
-    EEXIST: 'a doorbell for the same address, length and value is assigned already (one for any value or any length ' +
+    EEXIST:
+      'a doorbell for the same address, length and value is assigned already (one for any value or any length ' +
       'counts as the same)',
     EINVAL: 'this kernel lacks KVM_CAP_IOEVENTFD_ANY_LENGTH, which length 0 needs',
     ENOENT: 'no such ioeventfd is assigned: eventfd, address, length and datamatch must be those of the assignment',

@@ -57,7 +57,10 @@ export class Eventfd extends Handle<NativeEventfd> {
     const { initial = 0, semaphore = false } = checkOptions('options', options, ['initial', 'semaphore']);
     u32('initial', initial);
     boolean('semaphore', semaphore);
-    return new Eventfd(make(() => addon().createEventfd(initial, semaphore)), semaphore);
+    return new Eventfd(
+      make(() => addon().createEventfd(initial, semaphore)),
+      semaphore,
+    );
   }
 
   /**
@@ -70,7 +73,10 @@ export class Eventfd extends Handle<NativeEventfd> {
     if (typeof token !== 'object' || token === null || token.kind !== 'node-kvm:eventfd') {
       throw typeError('a token made by eventfd.share()', 'token', token);
     }
-    return new Eventfd(make(() => addon().adoptEventfd(token.token)), token.semaphore);
+    return new Eventfd(
+      make(() => addon().adoptEventfd(token.token)),
+      token.semaphore,
+    );
   }
 
   /** A token for another thread, valid as long as a handle is open in any thread. */

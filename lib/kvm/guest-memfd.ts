@@ -102,11 +102,13 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
   map(offset: number | bigint = 0n, length?: number | bigint): HostMapping {
     this.expectOpen();
     if (!this.hostMapped) {
-      const missing = (this.flags & GUEST_MEMFD_FLAG_MMAP) === 0n
-        ? 'GUEST_MEMFD_FLAG_MMAP' : 'GUEST_MEMFD_FLAG_INIT_SHARED';
-      throw new KvmUnsupportedError(`This guest_memfd was made without ${missing}, so the host has no access to its ` +
-        'pages. Make it with both flags where KVM_CAP_GUEST_MEMFD_FLAGS of the VM has them (Linux 6.18, VM type default)',
-      missing);
+      const missing =
+        (this.flags & GUEST_MEMFD_FLAG_MMAP) === 0n ? 'GUEST_MEMFD_FLAG_MMAP' : 'GUEST_MEMFD_FLAG_INIT_SHARED';
+      throw new KvmUnsupportedError(
+        `This guest_memfd was made without ${missing}, so the host has no access to its ` +
+          'pages. Make it with both flags where KVM_CAP_GUEST_MEMFD_FLAGS of the VM has them (Linux 6.18, VM type default)',
+        missing,
+      );
     }
     const from = startOf(offset);
     const rest = this.size > from ? this.size - from : 4096n;
@@ -125,8 +127,9 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
 
   async #fallocateAsync(mode: number, offset: number | bigint, length: number | bigint): Promise<void> {
     this.#checkRange(offset, length, mode !== PUNCH);
-    await this.checkAsync(() => this.native.fallocateAsync(mode, BigInt(offset), BigInt(length)),
-      { state: describe(offset, length) });
+    await this.checkAsync(() => this.native.fallocateAsync(mode, BigInt(offset), BigInt(length)), {
+      state: describe(offset, length),
+    });
   }
 
   /** What is right and in numbers is so without a bigint. */
@@ -134,8 +137,13 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
     if (typeof offset === 'number' && typeof length === 'number') {
       const end = offset + length;
       // From 4096 on, the division is exact; below, the smallest numbers that there are would come out as 0.
-      if ((offset === 0 || offset >= 4096) && length >= 4096 && end <= Number(this.size) &&
-        Number.isInteger(offset / 4096) && Number.isInteger(length / 4096)) {
+      if (
+        (offset === 0 || offset >= 4096) &&
+        length >= 4096 &&
+        end <= Number(this.size) &&
+        Number.isInteger(offset / 4096) &&
+        Number.isInteger(length / 4096)
+      ) {
         this.expectOpen();
         return;
       }
@@ -152,7 +160,10 @@ export class GuestMemfd extends Handle<NativeGuestMemfd> {
     const bytes = pageAlignedBytes('length', length);
     if (inside && start + bytes > this.size) {
       throw rangeError(
-        `a length that ends within the guest_memfd (${this.size} bytes) from offset ${start} on`, 'length', length);
+        `a length that ends within the guest_memfd (${this.size} bytes) from offset ${start} on`,
+        'length',
+        length,
+      );
     }
     if (start + bytes > 0x7fff_ffff_ffff_f000n) throw rangeError('a range that ends below 2^63', 'length', length);
     return [start, bytes];

@@ -141,7 +141,12 @@ export function nativeOf<N extends NativeCloseable>(handle: Closeable<N>): N {
 }
 
 /** The native object of what must be an open handle with one of these members: for files that cannot import its class. */
-export function expectNative<N extends NativeCloseable>(member: string & keyof N, what: string, name: string, value: unknown): N {
+export function expectNative<N extends NativeCloseable>(
+  member: string & keyof N,
+  what: string,
+  name: string,
+  value: unknown,
+): N {
   const native = nativeOf(expectHandle<Closeable<NativeCloseable>>(Closeable, what, name, value));
   if (!(member in native)) throw typeError(what, name, value);
   return native as N;
@@ -154,7 +159,10 @@ interface Constructor<T> extends Function {
 
 /** `value` as an open handle of `type`, or an error that names the argument. */
 export function expectHandle<T extends { readonly closed: boolean }>(
-  type: Constructor<T>, what: string, name: string, value: unknown,
+  type: Constructor<T>,
+  what: string,
+  name: string,
+  value: unknown,
 ): T {
   // What only inherits from the class has nothing behind it.
   if (!(value instanceof type) || !hasNative(value)) throw typeError(what, name, value);

@@ -9,7 +9,11 @@ import type { FileMappingOptions } from './host-mapping.ts';
 const F_SEAL_SHRINK = 2;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
-const HUGETLB_LOG2: ReadonlyMap<unknown, number> = new Map([[0, 0], [0x200000, 21], [0x40000000, 30]]);
+const HUGETLB_LOG2: ReadonlyMap<unknown, number> = new Map([
+  [0, 0],
+  [0x200000, 21],
+  [0x40000000, 30],
+]);
 
 /** An open file whose bytes can be guest memory. */
 export class HostFile extends Handle<NativeHostFile> {
@@ -24,7 +28,8 @@ export class HostFile extends Handle<NativeHostFile> {
    * @param options - `name` is for /proc only (default `'guest'`); `hugetlb` the huge page size in bytes (default: 0).
    */
   static memfd(
-    size: number | bigint, options: { readonly name?: string; readonly hugetlb?: 0 | 0x200000 | 0x40000000 } = {},
+    size: number | bigint,
+    options: { readonly name?: string; readonly hugetlb?: 0 | 0x200000 | 0x40000000 } = {},
   ): HostFile {
     const length = pageAlignedBytes('size', size);
     const { name = 'guest', hugetlb = 0 } = checkOptions<typeof options>('options', options, ['name', 'hugetlb']);
@@ -53,7 +58,10 @@ export class HostFile extends Handle<NativeHostFile> {
     const { writable = false } = checkOptions<typeof options>('options', options, ['writable']);
     boolean('options.writable', writable);
     string('path', path);
-    return new HostFile(opened(() => addon().openFile(path, writable), path), path);
+    return new HostFile(
+      opened(() => addon().openFile(path, writable), path),
+      path,
+    );
   }
 
   /** In bytes, now. */

@@ -1,6 +1,13 @@
 /** Host memory, mapped: what a memslot gives to the guest. */
 import {
-  boolean, bytes as checkBytes, oneOf, options as checkOptions, pageAlignedOffset, pageAlignedSize, rangeError, typeError,
+  boolean,
+  bytes as checkBytes,
+  oneOf,
+  options as checkOptions,
+  pageAlignedOffset,
+  pageAlignedSize,
+  rangeError,
+  typeError,
   uint,
 } from '../arguments.ts';
 import { KvmUnsupportedError } from '../errors.ts';
@@ -44,9 +51,19 @@ export interface HostMappingToken {
   readonly token: bigint;
 }
 
-const HUGETLB_LOG2: ReadonlyMap<unknown, number> = new Map([[0, 0], [0x200000, 21], [0x40000000, 30]]);
+const HUGETLB_LOG2: ReadonlyMap<unknown, number> = new Map([
+  [0, 0],
+  [0x200000, 21],
+  [0x40000000, 30],
+]);
 const ADVICE = {
-  dontneed: 4, free: 8, remove: 9, hugepage: 14, nohugepage: 15, 'populate-read': 22, 'populate-write': 23,
+  dontneed: 4,
+  free: 8,
+  remove: 9,
+  hugepage: 14,
+  nohugepage: 15,
+  'populate-read': 22,
+  'populate-write': 23,
 } as const;
 
 /** Advice to the kernel about mapped memory, by madvise's own names. */
@@ -86,8 +103,11 @@ export class HostMapping extends Closeable<NativeMapping> {
    */
   static anonymous(size: number, options: AnonymousOptions = {}): HostMapping {
     pageAlignedSize('size', size);
-    const { shared = false, hugetlb = 0, noreserve = false } =
-      checkOptions<AnonymousOptions>('options', options, ['shared', 'hugetlb', 'noreserve']);
+    const {
+      shared = false,
+      hugetlb = 0,
+      noreserve = false,
+    } = checkOptions<AnonymousOptions>('options', options, ['shared', 'hugetlb', 'noreserve']);
     boolean('options.shared', shared);
     boolean('options.noreserve', noreserve);
     const log2 = HUGETLB_LOG2.get(hugetlb);
@@ -96,9 +116,10 @@ export class HostMapping extends Closeable<NativeMapping> {
       throw rangeError(`a multiple of the huge page size ${hugetlb}`, 'size', size);
     }
     return mapped(() => addon().mapAnonymous(BigInt(size), { shared, hugetlb: log2, noreserve }), `${size} bytes`, {
-      ENOMEM: hugetlb === 0
-        ? 'the host does not have that much memory to give: a smaller size, or noreserve'
-        : `the pool has too few free huge pages of this size: raise nr_hugepages for ${hugetlb / 1024} kB`,
+      ENOMEM:
+        hugetlb === 0
+          ? 'the host does not have that much memory to give: a smaller size, or noreserve'
+          : `the pool has too few free huge pages of this size: raise nr_hugepages for ${hugetlb / 1024} kB`,
     });
   }
 
@@ -107,8 +128,12 @@ export class HostMapping extends Closeable<NativeMapping> {
     expectHandle(Handle<NativeMemoryFile>, 'a HostFile or a GuestMemfd', 'file', file);
     const native = nativeOf(file);
     if (typeof native.size !== 'bigint') throw typeError('a HostFile or a GuestMemfd', 'file', file);
-    const { offset = 0, shared = true, writable = true, size: given } =
-      checkOptions<FileMappingOptions>('options', options, ['offset', 'size', 'shared', 'writable']);
+    const {
+      offset = 0,
+      shared = true,
+      writable = true,
+      size: given,
+    } = checkOptions<FileMappingOptions>('options', options, ['offset', 'size', 'shared', 'writable']);
     boolean('options.shared', shared);
     boolean('options.writable', writable);
     pageAlignedOffset('options.offset', offset);
@@ -117,11 +142,15 @@ export class HostMapping extends Closeable<NativeMapping> {
     if (BigInt(offset) + BigInt(size) > native.size) {
       throw rangeError(`at most ${native.size - BigInt(offset)} bytes from offset ${offset} on`, 'options.size', size);
     }
-    return mapped(() => addon().mapFile(native, BigInt(offset), BigInt(size), shared, writable),
-      `offset ${offset}, size ${size}`, {
+    return mapped(
+      () => addon().mapFile(native, BigInt(offset), BigInt(size), shared, writable),
+      `offset ${offset}, size ${size}`,
+      {
         ENODEV: 'this file cannot be mapped: a guest_memfd needs GUEST_MEMFD_FLAG_MMAP (Linux 6.18)',
         EACCES: 'the file is not open for what was asked, or is sealed against writing',
-      }, { file, offset });
+      },
+      { file, offset },
+    );
   }
 
   /**
@@ -135,9 +164,12 @@ export class HostMapping extends Closeable<NativeMapping> {
     this.#range(offset, length);
     if (length > MAX_VIEW) throw rangeError(`at most ${MAX_VIEW} bytes in one view`, 'length', length);
     if (!this.stable) {
-      throw new KvmUnsupportedError('No view of this mapping can be handed out, since touching it may raise SIGBUS and ' +
-        'end the process (a file that can shrink, huge pages, or a guest_memfd whose pages can become private): use ' +
-        'read() and write()', 'stable mapping');
+      throw new KvmUnsupportedError(
+        'No view of this mapping can be handed out, since touching it may raise SIGBUS and ' +
+          'end the process (a file that can shrink, huge pages, or a guest_memfd whose pages can become private): use ' +
+          'read() and write()',
+        'stable mapping',
+      );
     }
     return new Uint8Array(this.check(() => this.native.buffer(BigInt(offset), length)));
   }
@@ -147,8 +179,10 @@ export class HostMapping extends Closeable<NativeMapping> {
   /** Fills `into`. */
   read(offset: number, into: Uint8Array): void;
   read(offset: number, target: number | Uint8Array): Uint8Array | undefined {
-    const into = typeof target === 'number'
-      ? new Uint8Array(this.#range(offset, uint('length', target, { max: MAX_VIEW }))) : checkBytes('into', target);
+    const into =
+      typeof target === 'number'
+        ? new Uint8Array(this.#range(offset, uint('length', target, { max: MAX_VIEW })))
+        : checkBytes('into', target);
     this.#range(offset, into.length);
     this.check(() => this.native.read(BigInt(offset), into), { state: `offset ${offset}, length ${into.length}` });
     return typeof target === 'number' ? into : undefined;
@@ -228,8 +262,15 @@ export class HostMapping extends Closeable<NativeMapping> {
 
   #pages(offset: number, length: number): void {
     // From 4096 on, the division is exact; below, the smallest numbers that there are would come out as 0.
-    if (typeof offset === 'number' && typeof length === 'number' && (offset === 0 || offset >= 4096) && length >= 4096 &&
-      offset + length <= this.length && Number.isInteger(offset / 4096) && Number.isInteger(length / 4096)) {
+    if (
+      typeof offset === 'number' &&
+      typeof length === 'number' &&
+      (offset === 0 || offset >= 4096) &&
+      length >= 4096 &&
+      offset + length <= this.length &&
+      Number.isInteger(offset / 4096) &&
+      Number.isInteger(length / 4096)
+    ) {
       this.expectOpen();
       return;
     }
@@ -243,7 +284,10 @@ function adviceNumber(advice: Advice | number): number {
 }
 
 function mapped(
-  make: () => NativeMapping, state: string, hints: Readonly<Record<string, string>>, origin?: MappingOrigin,
+  make: () => NativeMapping,
+  state: string,
+  hints: Readonly<Record<string, string>>,
+  origin?: MappingOrigin,
 ): HostMapping {
   try {
     return new HostMapping(make(), origin);

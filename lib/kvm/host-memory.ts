@@ -10,7 +10,10 @@ export interface HostMemory {
   /** A new memfd of `size` bytes, mapped shared. `hugetlb`: the huge page size in bytes, or 0. */
   memfd(name: string, size: number, options: { readonly hugetlb: 0 | 0x200000 | 0x40000000 }): HostMapping;
   /** A range of a file: shared where `writable`, else writes stay in the mapping. */
-  file(path: string, options: { readonly offset: number; readonly size: number; readonly writable: boolean }): HostMapping;
+  file(
+    path: string,
+    options: { readonly offset: number; readonly size: number; readonly writable: boolean },
+  ): HostMapping;
   /** Another handle to the same memory, with views of its own. */
   again(mapping: HostMapping): HostMapping;
 }
@@ -18,8 +21,8 @@ export interface HostMemory {
 export const hostMemory: HostMemory = {
   anonymous: (size, options) => HostMapping.anonymous(size, options),
   memfd: (name, size, { hugetlb }) => mapAndClose(HostFile.memfd(size, { name, hugetlb }), { size }),
-  file: (path, { offset, size, writable }) => (
-    mapAndClose(HostFile.open(path, { writable }), { offset, size, shared: writable })),
+  file: (path, { offset, size, writable }) =>
+    mapAndClose(HostFile.open(path, { writable }), { offset, size, shared: writable }),
   again: (mapping) => mapping.again(),
 };
 

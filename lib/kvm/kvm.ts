@@ -1,9 +1,18 @@
 /** The system handle: what this host's KVM can do, and where VMs come from. */
 import { readlinkSync } from 'node:fs';
 import {
-  KVM_API_VERSION, KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_GET_EMULATED_CPUID, KVM_GET_MSR_FEATURE_INDEX_LIST,
-  KVM_GET_MSR_INDEX_LIST, KVM_GET_MSRS, KVM_GET_SUPPORTED_CPUID, KVM_GET_VCPU_MMAP_SIZE,
-  KVM_X86_GET_MCE_CAP_SUPPORTED, kvmCpuid2, kvmMsrs,
+  KVM_API_VERSION,
+  KVM_CHECK_EXTENSION,
+  KVM_GET_API_VERSION,
+  KVM_GET_EMULATED_CPUID,
+  KVM_GET_MSR_FEATURE_INDEX_LIST,
+  KVM_GET_MSR_INDEX_LIST,
+  KVM_GET_MSRS,
+  KVM_GET_SUPPORTED_CPUID,
+  KVM_GET_VCPU_MMAP_SIZE,
+  KVM_X86_GET_MCE_CAP_SUPPORTED,
+  kvmCpuid2,
+  kvmMsrs,
 } from '../abi/index.ts';
 import type { CapName, CpuidEntry } from '../abi/index.ts';
 import { bytes as checkBytes, typeError, u32, u64, uint } from '../arguments.ts';
@@ -23,7 +32,8 @@ export interface MsrValue {
 }
 
 const OPEN_HINTS: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such device: the kvm module is not loaded (modprobe kvm_intel or kvm_amd), virtualization is ' +
+  ENOENT:
+    'there is no such device: the kvm module is not loaded (modprobe kvm_intel or kvm_amd), virtualization is ' +
     'off in the BIOS, this machine is itself a VM without nested virtualization, or the container was not given it',
   EACCES: 'this user may not open it: add the user to the group that owns it (usually kvm) and log in again',
   EPERM: 'a device policy (a cgroup, a container or a sandbox) forbids it',
@@ -63,7 +73,9 @@ export class Kvm extends Handle<NativeSystem> {
       const version = kvm.getApiVersion();
       if (version !== KVM_API_VERSION) {
         throw new KvmUnsupportedError(
-          `This KVM speaks API version ${version}, and node-kvm only ${KVM_API_VERSION}`, 'KVM_API_VERSION');
+          `This KVM speaks API version ${version}, and node-kvm only ${KVM_API_VERSION}`,
+          'KVM_API_VERSION',
+        );
       }
       return kvm;
     } catch (error) {
@@ -102,12 +114,18 @@ export class Kvm extends Handle<NativeSystem> {
   createVm(type: VmTypeName | number = 'default'): Vm {
     const number = vmTypeNumber(type);
     try {
-      return new Vm(this.check(() => this.native.createVm(BigInt(number))), number, this);
+      return new Vm(
+        this.check(() => this.native.createVm(BigInt(number))),
+        number,
+        this,
+      );
     } catch (error) {
       if (!(error instanceof KvmSystemError) || error.code !== 'EINVAL') throw error;
       throw new KvmUnsupportedError(
         `This KVM cannot make a VM of type ${vmTypeName(number)} (${number}), only: ${this.vmTypes().join(', ')}`,
-        'KVM_CAP_VM_TYPES', { cause: error });
+        'KVM_CAP_VM_TYPES',
+        { cause: error },
+      );
     }
   }
 
@@ -168,7 +186,8 @@ export class Kvm extends Handle<NativeSystem> {
     u64('attr', attr);
     checkBytes('data', data);
     this.check(() => this.native.getDeviceAttr(group, attr, data), {
-      state: `group ${group}, attribute ${attr}`, hint: 'this kernel has no such attribute',
+      state: `group ${group}, attribute ${attr}`,
+      hint: 'this kernel has no such attribute',
     });
   }
 
@@ -196,7 +215,7 @@ export class Kvm extends Handle<NativeSystem> {
 
   /** E2BIG writes how many there are. */
   #msrList(request: number): number[] {
-    for (let count = MSR_LIST_ENTRIES; ; ) {
+    for (let count = MSR_LIST_ENTRIES; ;) {
       const list = new Uint32Array(1 + count);
       list[0] = count;
       try {
@@ -246,6 +265,9 @@ function target(fd: number): string {
 
 function unreadable(index: number): KvmSystemError {
   return new KvmSystemError(`KVM_GET_MSRS failed: MSR 0x${index.toString(16)} is not a feature MSR of this host`, {
-    code: 'EINVAL', errno: -22, syscall: 'KVM_GET_MSRS', hint: 'take the indices from getMsrFeatureIndexList()',
+    code: 'EINVAL',
+    errno: -22,
+    syscall: 'KVM_GET_MSRS',
+    hint: 'take the indices from getMsrFeatureIndexList()',
   });
 }

@@ -1,7 +1,12 @@
 /** Binary statistics of a VM or a vCPU, as the kernel describes them itself. *KVM_GET_STATS_FD* */
 import {
-  KVM_STATS_BASE_MASK, KVM_STATS_BASE_POW2, KVM_STATS_TYPE_MASK, KVM_STATS_UNIT_MASK, KVM_STATS_UNIT_SHIFT,
-  kvmStatsDesc, kvmStatsHeader,
+  KVM_STATS_BASE_MASK,
+  KVM_STATS_BASE_POW2,
+  KVM_STATS_TYPE_MASK,
+  KVM_STATS_UNIT_MASK,
+  KVM_STATS_UNIT_SHIFT,
+  kvmStatsDesc,
+  kvmStatsHeader,
 } from '../abi/index.ts';
 import { KvmError } from '../errors.ts';
 import type { NativeFile, NativeReadable } from '../native.ts';
@@ -95,8 +100,10 @@ export class Stats extends Handle<NativeReadable> {
   #fill(offset: number, into: Uint8Array): void {
     const read = this.check(() => this.native.read(offset, into), { message: 'Reading statistics' });
     if (read !== into.byteLength) {
-      throw new KvmError(`The statistics end after ${offset + read} bytes, ${offset + into.byteLength} are described`,
-        'ERR_KVM_UNEXPECTED');
+      throw new KvmError(
+        `The statistics end after ${offset + read} bytes, ${offset + into.byteLength} are described`,
+        'ERR_KVM_UNEXPECTED',
+      );
     }
   }
 }
@@ -110,7 +117,9 @@ function entry(table: Uint8Array, at: number, stride: number): Entry {
       type: TYPES[flags & KVM_STATS_TYPE_MASK] ?? 'unknown',
       unit: UNITS[(flags & KVM_STATS_UNIT_MASK) >> KVM_STATS_UNIT_SHIFT] ?? 'unknown',
       base: (flags & KVM_STATS_BASE_MASK) === KVM_STATS_BASE_POW2 ? 2 : 10,
-      exponent, count: size, bucketSize,
+      exponent,
+      count: size,
+      bucketSize,
     }),
   };
 }

@@ -1,6 +1,11 @@
 /** VM types by name and number: the argument of KVM_CREATE_VM. */
 import {
-  KVM_X86_DEFAULT_VM, KVM_X86_SEV_ES_VM, KVM_X86_SEV_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM,
+  KVM_X86_DEFAULT_VM,
+  KVM_X86_SEV_ES_VM,
+  KVM_X86_SEV_VM,
+  KVM_X86_SNP_VM,
+  KVM_X86_SW_PROTECTED_VM,
+  KVM_X86_TDX_VM,
 } from '../abi/index.ts';
 import { oneOf, u32 } from '../arguments.ts';
 

@@ -70,8 +70,9 @@ export abstract class AccessibleMemory extends AddressSpace {
 
   #readSlowly(gpa: bigint, into: Uint8Array, length: number, options: AccessOptions | undefined): void {
     const start = this.#range(gpa, length, options);
-    this.#each(gpa, start, length, (host, offset, at, part) => (
-      host.read(offset, part === length ? into : into.subarray(at, at + part))));
+    this.#each(gpa, start, length, (host, offset, at, part) =>
+      host.read(offset, part === length ? into : into.subarray(at, at + part)),
+    );
   }
 
   /** Copies `bytes` to `gpa`. Throws as {@link read}, before anything is written. */
@@ -84,8 +85,9 @@ export abstract class AccessibleMemory extends AddressSpace {
 
   #writeSlowly(gpa: bigint, bytes: Uint8Array, length: number, options: AccessOptions | undefined): void {
     const start = this.#range(gpa, length, options);
-    this.#each(gpa, start, length, (host, offset, at, part) => (
-      host.write(offset, part === length ? bytes : bytes.subarray(at, at + part))));
+    this.#each(gpa, start, length, (host, offset, at, part) =>
+      host.write(offset, part === length ? bytes : bytes.subarray(at, at + part)),
+    );
   }
 
   /** Sets `length` bytes at `gpa` to `value` (0 to 255). Throws as {@link read}. */
@@ -207,8 +209,10 @@ export abstract class AccessibleMemory extends AddressSpace {
     const start = this.#range(gpa, args.uint('length', length, { max: 2 ** 32 - 4096 }), options);
     const region = this.layout.find(start)!;
     if (start + length > region.end) {
-      throw new RangeError(`${args.expectedMessage('a range inside one region', 'length', length)}: slot ` +
-        `${region.slot} ends at ${hex(region.end)}, and what follows is other memory of the host`);
+      throw new RangeError(
+        `${args.expectedMessage('a range inside one region', 'length', length)}: slot ` +
+          `${region.slot} ends at ${hex(region.end)}, and what follows is other memory of the host`,
+      );
     }
     return hostOf(region).view(start - region.start, length);
   }
@@ -229,7 +233,9 @@ export abstract class AccessibleMemory extends AddressSpace {
   #load(gpa: bigint, length: number, options: AccessOptions | undefined): number {
     const at = this.#locate(gpa, length, options);
     if (this.#view === this.#scratchView) {
-      this.#each(gpa, Number(gpa), length, (host, offset, i, part) => host.read(offset, this.#scratch.subarray(i, i + part)));
+      this.#each(gpa, Number(gpa), length, (host, offset, i, part) =>
+        host.read(offset, this.#scratch.subarray(i, i + part)),
+      );
     }
     return at;
   }
@@ -237,7 +243,9 @@ export abstract class AccessibleMemory extends AddressSpace {
   /** Brings a number from the scratch bytes to memory, where it was put there. */
   #store(gpa: bigint, length: number): void {
     if (this.#view !== this.#scratchView) return;
-    this.#each(gpa, Number(gpa), length, (host, offset, i, part) => host.write(offset, this.#scratch.subarray(i, i + part)));
+    this.#each(gpa, Number(gpa), length, (host, offset, i, part) =>
+      host.write(offset, this.#scratch.subarray(i, i + part)),
+    );
   }
 
   /** Checks that the whole range is guest memory and on the side that the host sees; returns its start as a number. */
@@ -262,10 +270,13 @@ export abstract class AccessibleMemory extends AddressSpace {
     const last = Math.ceil(end / args.PAGE_SIZE);
     if (this.attributeMap.every(first, last, 'shared')) return;
     const page = this.attributeMap.intervals(first, last).find(({ value }) => value === 'private')!;
-    throw new KvmStateError(`Guest memory at ${hex(page.start * args.PAGE_SIZE)}-${hex(page.end * args.PAGE_SIZE)} ` +
-      `is ` +
-      "private: the host cannot see it. Convert it to shared first, or say { side: 'shared' } for the shared copy, " +
-      'which the guest does not use now', 'ERR_KVM_PRIVATE');
+    throw new KvmStateError(
+      `Guest memory at ${hex(page.start * args.PAGE_SIZE)}-${hex(page.end * args.PAGE_SIZE)} ` +
+        `is ` +
+        "private: the host cannot see it. Convert it to shared first, or say { side: 'shared' } for the shared copy, " +
+        'which the guest does not use now',
+      'ERR_KVM_PRIVATE',
+    );
   }
 
   #within(start: number, length: number): { bytes: Uint8Array; at: number } | undefined {
@@ -301,7 +312,10 @@ export abstract class AccessibleMemory extends AddressSpace {
 
   /** Region by region. `at` counts from the start of the whole range. The range was checked. */
   #each(
-    gpa: bigint, start: number, length: number, access: (host: HostSide, offset: number, at: number, part: number) => void,
+    gpa: bigint,
+    start: number,
+    length: number,
+    access: (host: HostSide, offset: number, at: number, part: number) => void,
   ): void {
     const end = start + length;
     for (let at = start; at < end;) {
@@ -318,6 +332,8 @@ export abstract class AccessibleMemory extends AddressSpace {
 
 function hostOf(region: MemoryRegion): HostSide {
   if (region.host !== undefined) return region.host;
-  throw new KvmStateError(`Slot ${region.slot} at ${hex(region.start)} has no shared side: it was added with backing ` +
-    "'none'", 'ERR_KVM_PRIVATE');
+  throw new KvmStateError(
+    `Slot ${region.slot} at ${hex(region.start)} has no shared side: it was added with backing ` + "'none'",
+    'ERR_KVM_PRIVATE',
+  );
 }

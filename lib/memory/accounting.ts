@@ -37,7 +37,10 @@ export interface MemoryRange extends MemoryAccount {
 }
 
 export function accountOf(
-  attributes: IntervalMap<Attribute>, region: MemoryRegion, start: number, end: number,
+  attributes: IntervalMap<Attribute>,
+  region: MemoryRegion,
+  start: number,
+  end: number,
 ): MemoryAccount {
   const bytes = attributes.total(start / PAGE_SIZE, end / PAGE_SIZE, 'private') * PAGE_SIZE;
   const resident = (from: number, length: number): number => region.host?.resident(from - region.start, length) ?? 0;
@@ -56,9 +59,12 @@ export function accountOf(
 }
 
 export function sumOf(accounts: readonly MemoryAccount[]): MemoryAccount {
-  const sum = (pick: (account: MemoryAccount) => number): number => accounts.reduce((total, each) => total + pick(each), 0);
-  const bounds = (pick: (account: MemoryAccount) => Bounds): Bounds => (
-    { atLeast: sum((each) => pick(each).atLeast), atMost: sum((each) => pick(each).atMost) });
+  const sum = (pick: (account: MemoryAccount) => number): number =>
+    accounts.reduce((total, each) => total + pick(each), 0);
+  const bounds = (pick: (account: MemoryAccount) => Bounds): Bounds => ({
+    atLeast: sum((each) => pick(each).atLeast),
+    atMost: sum((each) => pick(each).atMost),
+  });
   return {
     private: { bytes: sum((each) => each.private.bytes), populated: bounds((each) => each.private.populated) },
     shared: { bytes: sum((each) => each.shared.bytes), populated: sum((each) => each.shared.populated) },
@@ -68,9 +74,13 @@ export function sumOf(accounts: readonly MemoryAccount[]): MemoryAccount {
 
 /** All ranges in the order of their addresses, cut where the region or the state changes. */
 export function rangesOf(attributes: IntervalMap<Attribute>, layout: Layout<MemoryRegion>): MemoryRange[] {
-  return layout.regions.flatMap((region) => (
+  return layout.regions.flatMap((region) =>
     attributes.intervals(region.start / PAGE_SIZE, region.end / PAGE_SIZE).map(({ start, end, value }) => ({
-      gpa: BigInt(start * PAGE_SIZE), size: (end - start) * PAGE_SIZE, region, state: value,
+      gpa: BigInt(start * PAGE_SIZE),
+      size: (end - start) * PAGE_SIZE,
+      region,
+      state: value,
       ...accountOf(attributes, region, start * PAGE_SIZE, end * PAGE_SIZE),
-    }))));
+    })),
+  );
 }

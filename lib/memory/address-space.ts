@@ -72,9 +72,16 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
   protected addRegion(options: AddOptions): MemoryRegion {
     this.assertOpen();
     const request = this.#check(options);
-    const opened = openBacking(this.vmPort, this.#host, options.backing ?? { kind: 'anonymous' }, request.size, options.private);
+    const opened = openBacking(
+      this.vmPort,
+      this.#host,
+      options.backing ?? { kind: 'anonymous' },
+      request.size,
+      options.private,
+    );
     try {
-      if (opened.guestMemfd !== undefined) this.#checkGuestMemfd(request.size, opened.guestMemfd, opened.guestMemfdOffset);
+      if (opened.guestMemfd !== undefined)
+        this.#checkGuestMemfd(request.size, opened.guestMemfd, opened.guestMemfdOffset);
       const region = new MemoryRegion({ ...request, opened, remove: (gone, how) => this.removeRegion(gone, how) });
       this.#setSlot(region);
       this.layout.add(region);
@@ -135,8 +142,10 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     const logDirty = args.boolean('logDirty', given.logDirty ?? false);
     const guestMemfd = given.private !== undefined || given.backing?.kind === 'guest-memfd';
     if (guestMemfd && (readonly || logDirty)) {
-      throw new TypeError(`Expected neither readonly nor logDirty for a region with a guest_memfd but received ` +
-        `${readonly ? 'readonly' : 'logDirty'}: no kernel offers them together`);
+      throw new TypeError(
+        `Expected neither readonly nor logDirty for a region with a guest_memfd but received ` +
+          `${readonly ? 'readonly' : 'logDirty'}: no kernel offers them together`,
+      );
     }
     if (given.backing?.kind === 'none' && given.private === undefined) {
       throw new TypeError("Expected a private side for a region with backing 'none' but received none");
@@ -144,8 +153,10 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     const start = Number(gpa);
     const other = this.layout.overlapping(start, start + size);
     if (other !== undefined) {
-      throw new RangeError(`${args.expectedMessage('a range that no other region has', 'gpa', gpa)}: slot ` +
-        `${other.slot} is at ${hex(other.start)}-${hex(other.end)}`);
+      throw new RangeError(
+        `${args.expectedMessage('a range that no other region has', 'gpa', gpa)}: slot ` +
+          `${other.slot} is at ${hex(other.start)}-${hex(other.end)}`,
+      );
     }
     return { gpa, size, readonly, logDirty, slot: this.#slot(given.slot) };
   }
@@ -167,25 +178,36 @@ export abstract class AddressSpace extends EventEmitter<GuestMemoryEvents> {
     const start = Number(offset);
     const other = this.#bound.get(guestMemfd)?.overlapping(start, start + size);
     if (other === undefined) return;
-    throw new RangeError(`${args.expectedMessage('a range of the guest_memfd that is not bound', 'offset', offset)}: ` +
-      `slot ${other.slot} has ${hex(other.start)}-${hex(other.end)} of it`);
+    throw new RangeError(
+      `${args.expectedMessage('a range of the guest_memfd that is not bound', 'offset', offset)}: ` +
+        `slot ${other.slot} has ${hex(other.start)}-${hex(other.end)} of it`,
+    );
   }
 
   #bind({ slot, size, guestMemfd, guestMemfdOffset }: MemoryRegion): void {
     if (guestMemfd === undefined) return;
     let bound = this.#bound.get(guestMemfd);
-    if (bound === undefined) this.#bound.set(guestMemfd, bound = new Layout());
+    if (bound === undefined) this.#bound.set(guestMemfd, (bound = new Layout()));
     const start = Number(guestMemfdOffset);
     bound.add({ slot, start, end: start + size });
   }
 
   #setSlot({ slot, gpa, size, mapping, opened, guestMemfd, readonly, logDirty }: MemoryRegion): void {
     const flags = (readonly ? KVM_MEM_READONLY : 0) | (logDirty ? KVM_MEM_LOG_DIRTY_PAGES : 0);
-    const request: MemslotRequest = { slot, gpa, size, flags,
-      ...(mapping === undefined ? {} : { mapping, mappingOffset: opened.mappingOffset }) };
+    const request: MemslotRequest = {
+      slot,
+      gpa,
+      size,
+      flags,
+      ...(mapping === undefined ? {} : { mapping, mappingOffset: opened.mappingOffset }),
+    };
     if (guestMemfd !== undefined) {
-      this.vmPort.setUserMemoryRegion2({ ...request, flags: flags | KVM_MEM_GUEST_MEMFD,
-        guestMemfd, guestMemfdOffset: opened.guestMemfdOffset });
+      this.vmPort.setUserMemoryRegion2({
+        ...request,
+        flags: flags | KVM_MEM_GUEST_MEMFD,
+        guestMemfd,
+        guestMemfdOffset: opened.guestMemfdOffset,
+      });
     } else if ((this.#hasUserMemory2 ??= this.vmPort.checkExtension(CAPS.KVM_CAP_USER_MEMORY2) > 0)) {
       this.vmPort.setUserMemoryRegion2(request);
     } else {

@@ -2,7 +2,12 @@
  * Where the private/shared attribute of a page lives, chosen by capability and never by kernel version: on the VM
  * (KVM_SET_MEMORY_ATTRIBUTES), or, as proposed for later kernels, on the guest_memfd itself.
  */
-import { CAPS, GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../abi/index.ts';
+import {
+  CAPS,
+  GUEST_MEMFD_FLAG_INIT_SHARED,
+  GUEST_MEMFD_FLAG_MMAP,
+  KVM_MEMORY_ATTRIBUTE_PRIVATE,
+} from '../abi/index.ts';
 import { KvmUnsupportedError } from '../errors.ts';
 import type { Attribute } from './events.ts';
 import type { AttributesRequest, VmPort } from './ports.ts';
@@ -63,8 +68,11 @@ class GuestMemfdAttributes implements AttributesPort {
   readonly where = 'guest-memfd';
 
   set(): void {
-    throw new KvmUnsupportedError('On this kernel the private attribute is set on the guest_memfd, by an ioctl that ' +
-      'this version does not have: it was not merged when this was written', 'memory attributes on the guest_memfd');
+    throw new KvmUnsupportedError(
+      'On this kernel the private attribute is set on the guest_memfd, by an ioctl that ' +
+        'this version does not have: it was not merged when this was written',
+      'memory attributes on the guest_memfd',
+    );
   }
 
   async setAsync(): Promise<void> {
@@ -93,9 +101,14 @@ class NoAttributes implements AttributesPort {
 export function noConversion(vm: VmPort): KvmUnsupportedError {
   const both = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
   const mappable = (BigInt(vm.checkExtension(CAPS.KVM_CAP_GUEST_MEMFD_FLAGS)) & both) === both;
-  return new KvmUnsupportedError('This VM cannot convert memory: KVM_CAP_MEMORY_ATTRIBUTES has no private attribute ' +
-    'for a ' +
-    'VM of its type. ' + (mappable ? 'A mapped guest_memfd is one memory that guest and host both see, so there is ' +
-    'nothing ' +
-    'to convert. ' : '') + 'A VM of type sw-protected, SNP or TDX has private memory', 'KVM_CAP_MEMORY_ATTRIBUTES');
+  return new KvmUnsupportedError(
+    'This VM cannot convert memory: KVM_CAP_MEMORY_ATTRIBUTES has no private attribute ' +
+      'for a ' +
+      'VM of its type. ' +
+      (mappable
+        ? 'A mapped guest_memfd is one memory that guest and host both see, so there is ' + 'nothing ' + 'to convert. '
+        : '') +
+      'A VM of type sw-protected, SNP or TDX has private memory',
+    'KVM_CAP_MEMORY_ATTRIBUTES',
+  );
 }

@@ -29,7 +29,8 @@ export class MemoryAttributes {
     const start = Number(args.pageAlignedGpa('gpa', gpa));
     const end = start + Number(args.pageAlignedGpaRange(gpa, size));
     return this.#map.intervals(start / args.PAGE_SIZE, end / args.PAGE_SIZE).map((interval) => ({
-      gpa: BigInt(interval.start * args.PAGE_SIZE), size: (interval.end - interval.start) * args.PAGE_SIZE,
+      gpa: BigInt(interval.start * args.PAGE_SIZE),
+      size: (interval.end - interval.start) * args.PAGE_SIZE,
       state: interval.value,
     }));
   }

@@ -55,19 +55,30 @@ export interface OpenedBacking {
 
 const KINDS = ['anonymous', 'shared', 'hugetlb', 'memfd', 'file', 'mapping', 'guest-memfd', 'none'] as const;
 const KEYS: Readonly<Record<BackingKind, readonly string[]>> = {
-  anonymous: ['noreserve'], shared: ['noreserve'], hugetlb: ['pageSize'], memfd: ['name', 'pageSize'],
-  file: ['path', 'offset', 'writable'], mapping: ['mapping', 'offset', 'discard'],
-  'guest-memfd': ['guestMemfd', 'offset'], none: [],
+  anonymous: ['noreserve'],
+  shared: ['noreserve'],
+  hugetlb: ['pageSize'],
+  memfd: ['name', 'pageSize'],
+  file: ['path', 'offset', 'writable'],
+  mapping: ['mapping', 'offset', 'discard'],
+  'guest-memfd': ['guestMemfd', 'offset'],
+  none: [],
 };
 
 /** Opens both sides, or neither. */
 export function openBacking(
-  vm: VmPort, host: HostMemoryPort | undefined, backing: Backing, size: number, side: PrivateSide | undefined,
+  vm: VmPort,
+  host: HostMemoryPort | undefined,
+  backing: Backing,
+  size: number,
+  side: PrivateSide | undefined,
 ): OpenedBacking {
   args.options('backing', backing, ['kind', ...KEYS[args.oneOf('backing.kind', backing?.kind, KINDS)]] as never);
   if (side !== undefined && backing.kind === 'guest-memfd' && (backing.guestMemfd ?? { vm }).vm === vm) {
-    throw new TypeError("Expected no private for a backing of kind 'guest-memfd' but received one: the guest_memfd " +
-      'of this VM already serves private accesses, and a slot can hold only one');
+    throw new TypeError(
+      "Expected no private for a backing of kind 'guest-memfd' but received one: the guest_memfd " +
+        'of this VM already serves private accesses, and a slot can hold only one',
+    );
   }
   const shared = openShared(vm, host, backing, size);
   if (side === undefined) return shared;
@@ -91,22 +102,37 @@ function openShared(vm: VmPort, host: HostMemoryPort | undefined, backing: Backi
     case 'shared': {
       const shared = backing.kind === 'shared';
       const noreserve = args.boolean('backing.noreserve', backing.noreserve ?? false);
-      return plain(backing.kind, needed(host).anonymous(size, { shared, hugetlb: 0, noreserve }), shared ? 'remove' : 'dontneed');
+      return plain(
+        backing.kind,
+        needed(host).anonymous(size, { shared, hugetlb: 0, noreserve }),
+        shared ? 'remove' : 'dontneed',
+      );
     }
     case 'hugetlb': {
       const hugetlb = checkHuge(backing.pageSize ?? 0x200000, size);
-      return plain('hugetlb', needed(host).anonymous(size, { shared: false, hugetlb, noreserve: false }), 'dontneed', hugetlb);
+      return plain(
+        'hugetlb',
+        needed(host).anonymous(size, { shared: false, hugetlb, noreserve: false }),
+        'dontneed',
+        hugetlb,
+      );
     }
     case 'memfd': {
       const hugetlb = backing.pageSize === undefined ? 0 : checkHuge(backing.pageSize, size);
-      const mapping = needed(host).memfd(args.string('backing.name', backing.name ?? 'guest-memory'), size, { hugetlb });
+      const mapping = needed(host).memfd(args.string('backing.name', backing.name ?? 'guest-memory'), size, {
+        hugetlb,
+      });
       return plain('memfd', mapping, 'remove', hugetlb === 0 ? args.PAGE_SIZE : hugetlb);
     }
     case 'file': {
       const offset = args.pageAlignedOffset('backing.offset', backing.offset ?? 0);
       const writable = args.boolean('backing.writable', backing.writable ?? false);
       // Not dropped: the pages are the user's file.
-      return plain('file', needed(host).file(args.string('backing.path', backing.path), { offset, size, writable }), 'none');
+      return plain(
+        'file',
+        needed(host).file(args.string('backing.path', backing.path), { offset, size, writable }),
+        'none',
+      );
     }
     case 'mapping': {
       const { mapping } = backing;
@@ -116,43 +142,62 @@ function openShared(vm: VmPort, host: HostMemoryPort | undefined, backing: Backi
       }
       if (mapping.closed) throw new KvmStateError('The mapping for the region is closed', 'ERR_KVM_CLOSED');
       if (offset + size > mapping.length) {
-        throw args.rangeError(`at most ${Math.max(0, mapping.length - offset)} bytes (what the mapping holds from ` +
-          `offset ${offset})`, 'size', size);
+        throw args.rangeError(
+          `at most ${Math.max(0, mapping.length - offset)} bytes (what the mapping holds from ` + `offset ${offset})`,
+          'size',
+          size,
+        );
       }
       const drop = args.oneOf('backing.discard', backing.discard ?? 'none', ['dontneed', 'remove', 'none']);
       return { ...plain('mapping', needed(host).again(mapping), drop), mappingOffset: offset };
     }
-    case 'guest-memfd': return openGuestMemfdBacking(vm, backing, size);
-    case 'none': return { ...plain('none', undefined, 'none') };
+    case 'guest-memfd':
+      return openGuestMemfdBacking(vm, backing, size);
+    case 'none':
+      return { ...plain('none', undefined, 'none') };
   }
 }
 
 function openGuestMemfdBacking(
-  vm: VmPort, backing: { readonly guestMemfd?: GuestMemfdPort; readonly offset?: bigint }, size: number,
+  vm: VmPort,
+  backing: { readonly guestMemfd?: GuestMemfdPort; readonly offset?: bigint },
+  size: number,
 ): OpenedBacking {
   const owns = backing.guestMemfd === undefined;
   const needs = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED;
   if (owns && (BigInt(vm.checkExtension(CAPS.KVM_CAP_GUEST_MEMFD_FLAGS)) & needs) !== needs) {
-    throw new KvmUnsupportedError('A guest_memfd that the host can map needs GUEST_MEMFD_FLAG_MMAP and INIT_SHARED, ' +
-      'and ' +
-      'this VM does not offer them (Linux 6.18 does, for VMs of type default); use another backing with `private: true`',
-      'KVM_CAP_GUEST_MEMFD_FLAGS');
+    throw new KvmUnsupportedError(
+      'A guest_memfd that the host can map needs GUEST_MEMFD_FLAG_MMAP and INIT_SHARED, ' +
+        'and ' +
+        'this VM does not offer them (Linux 6.18 does, for VMs of type default); use another backing with `private: true`',
+      'KVM_CAP_GUEST_MEMFD_FLAGS',
+    );
   }
   const guestMemfd = backing.guestMemfd ?? vm.createGuestMemfd(BigInt(size), { flags: needs });
   try {
     const offset = backing.offset ?? 0n;
     checkGuestMemfd(guestMemfd, offset, size, 'backing');
     if ((guestMemfd.flags & needs) !== needs) {
-      throw new KvmStateError('The guest_memfd cannot be mapped by the host: it was made without ' +
-        'GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED', 'ERR_KVM_STATE');
+      throw new KvmStateError(
+        'The guest_memfd cannot be mapped by the host: it was made without ' +
+          'GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED',
+        'ERR_KVM_STATE',
+      );
     }
     const ours = guestMemfd.vm === vm;
     // The mapping must start where the slot starts: the processor takes pages from the file, KVM's emulator from the
     // mapping, and nobody checks that they agree.
     const mapping = guestMemfd.map(offset, size);
     return {
-      kind: 'guest-memfd', mapping, mappingOffset: 0, drop: 'none', granule: args.PAGE_SIZE,
-      guestMemfd: ours ? guestMemfd : undefined, guestMemfdOffset: offset, ownsGuestMemfd: owns, oneMemory: ours,
+      kind: 'guest-memfd',
+      mapping,
+      mappingOffset: 0,
+      drop: 'none',
+      granule: args.PAGE_SIZE,
+      guestMemfd: ours ? guestMemfd : undefined,
+      guestMemfdOffset: offset,
+      ownsGuestMemfd: owns,
+      oneMemory: ours,
     };
   } catch (error) {
     if (owns) guestMemfd.close();
@@ -161,12 +206,16 @@ function openGuestMemfdBacking(
 }
 
 function openPrivate(
-  vm: VmPort, side: PrivateSide, size: number,
+  vm: VmPort,
+  side: PrivateSide,
+  size: number,
 ): Pick<OpenedBacking, 'guestMemfd' | 'guestMemfdOffset' | 'ownsGuestMemfd'> {
   if (side === true) {
     if (vm.checkExtension(CAPS.KVM_CAP_GUEST_MEMFD) === 0) {
-      throw new KvmUnsupportedError('This VM has no guest_memfd, so no private memory; its type or the kernel does ' +
-        'not offer it', 'KVM_CAP_GUEST_MEMFD');
+      throw new KvmUnsupportedError(
+        'This VM has no guest_memfd, so no private memory; its type or the kernel does ' + 'not offer it',
+        'KVM_CAP_GUEST_MEMFD',
+      );
     }
     const guestMemfd = vm.createGuestMemfd(BigInt(size));
     privatePagesOf(guestMemfd, 'none');
@@ -176,9 +225,11 @@ function openPrivate(
   const offset = side.offset ?? 0n;
   checkGuestMemfd(side.guestMemfd, offset, size, 'private');
   if (side.guestMemfd.vm !== vm) {
-    throw new KvmStateError('The guest_memfd belongs to another VM. Private memory is bound to the VM that made it; ' +
-      "what two VMs can share is a guest_memfd that the host can map, as backing { kind: 'guest-memfd', guestMemfd }",
-      'ERR_KVM_FOREIGN');
+    throw new KvmStateError(
+      'The guest_memfd belongs to another VM. Private memory is bound to the VM that made it; ' +
+        "what two VMs can share is a guest_memfd that the host can map, as backing { kind: 'guest-memfd', guestMemfd }",
+      'ERR_KVM_FOREIGN',
+    );
   }
   return { guestMemfd: side.guestMemfd, guestMemfdOffset: offset, ownsGuestMemfd: false };
 }
@@ -199,11 +250,21 @@ function checkGuestMemfd(guestMemfd: GuestMemfdPort, offset: bigint, size: numbe
 }
 
 function plain(
-  kind: BackingKind, mapping: MappingPort | undefined, drop: DropKind, granule = args.PAGE_SIZE,
+  kind: BackingKind,
+  mapping: MappingPort | undefined,
+  drop: DropKind,
+  granule = args.PAGE_SIZE,
 ): OpenedBacking {
   return {
-    kind, mapping, mappingOffset: 0, drop, granule,
-    guestMemfd: undefined, guestMemfdOffset: 0n, ownsGuestMemfd: false, oneMemory: false,
+    kind,
+    mapping,
+    mappingOffset: 0,
+    drop,
+    granule,
+    guestMemfd: undefined,
+    guestMemfdOffset: 0n,
+    ownsGuestMemfd: false,
+    oneMemory: false,
   };
 }
 

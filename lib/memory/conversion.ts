@@ -130,8 +130,11 @@ export class ConversionEngine {
   /** @throws KvmStateError `ERR_KVM_BUSY` while an asynchronous conversion is at work on a part of the range. */
   assertIdle(start: number, end: number): void {
     if (!this.#overlapsBusy(start, end)) return;
-    throw new KvmStateError(`An asynchronous conversion of ${hex(this.#busy!.start)}-${hex(this.#busy!.end)} is in ` +
-      'progress: await it first, or use the asynchronous call here too', 'ERR_KVM_BUSY');
+    throw new KvmStateError(
+      `An asynchronous conversion of ${hex(this.#busy!.start)}-${hex(this.#busy!.end)} is in ` +
+        'progress: await it first, or use the asynchronous call here too',
+      'ERR_KVM_BUSY',
+    );
   }
 
   #overlapsBusy(start: number, end: number): boolean {
@@ -208,14 +211,18 @@ function conversionFailure(error: unknown, { start, end, to }: ConversionJob, fr
   if (!(wrapped instanceof KvmSystemError)) return wrapped;
   const { code, errno, syscall } = wrapped;
   const hint = code === 'ENOMEM' ? 'each page of the range takes kernel memory (about 2.4 MiB per GiB)' : wrapped.hint;
-  return new KvmSystemError(`Converting ${hex(start)}-${hex(end)} to ${to} failed at ${hex(from)}, with ${done} ` +
-    `bytes ` +
-    `converted before it (which stay converted): ${wrapped.message}`, { code, errno, syscall, hint, cause: error });
+  return new KvmSystemError(
+    `Converting ${hex(start)}-${hex(end)} to ${to} failed at ${hex(from)}, with ${done} ` +
+      `bytes ` +
+      `converted before it (which stay converted): ${wrapped.message}`,
+    { code, errno, syscall, hint, cause: error },
+  );
 }
 
 function discardFailure(error: unknown, from: number, until: number, to: Attribute): Error {
   const wrapped = wrapSystemError(error);
-  const message = `${hex(from)}-${hex(until)} is ${to} now, but the side left behind could not be discarded and ` +
+  const message =
+    `${hex(from)}-${hex(until)} is ${to} now, but the side left behind could not be discarded and ` +
     `still takes memory: ${(wrapped as Error).message}`;
   if (!(wrapped instanceof KvmSystemError)) return new KvmError(message, 'ERR_KVM_DISCARD', { cause: error });
   const { code, errno, syscall, hint } = wrapped;

@@ -73,7 +73,10 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
     super(vm, host);
     this.discardPolicy = args.oneOf('discard', discard, POLICIES);
     this.engine = new ConversionEngine({
-      vm, layout: this.layout, attributes: this.attributeMap, changed: (start, end) => this.guard.changed(start, end),
+      vm,
+      layout: this.layout,
+      attributes: this.attributeMap,
+      changed: (start, end) => this.guard.changed(start, end),
     });
   }
 
@@ -100,7 +103,8 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
   async convertAsync(options: ConvertAsyncOptions): Promise<Conversion> {
     const job = this.#job(options, ['gpa', 'size', 'to', 'discard', 'prefault']);
     const { vcpus } = args.options('prefault', options.prefault, ['vcpus']);
-    if (options.prefault !== undefined && !Array.isArray(vcpus)) throw args.typeError('an array of Vcpu', 'prefault.vcpus', vcpus);
+    if (options.prefault !== undefined && !Array.isArray(vcpus))
+      throw args.typeError('an array of Vcpu', 'prefault.vcpus', vcpus);
     const conversion = this.#finish(await this.engine.later(job, () => this.#recheck(job)), true);
     if (options.prefault !== undefined) {
       await this.prefault({ gpa: options.gpa, size: options.size, vcpus: options.prefault.vcpus });
@@ -214,8 +218,11 @@ export abstract class ConvertibleMemory extends AccessibleMemory {
     if (changed > 0) return;
     const vcpus = (this.vmPort as { readonly vcpus?: { readonly length?: number; readonly size?: number } }).vcpus;
     if (this.guard.unchanged(wanted, vcpu, vcpus?.length ?? vcpus?.size ?? 1)) return;
-    throw new KvmGuestError(`The guest's ${wanted.to} access at ${hex(exit.gpa)} faults again and again, though the ` +
-      `range is ${wanted.to}: its guest_memfd may be closed, or have no page for it`, { exit: { ...exit } });
+    throw new KvmGuestError(
+      `The guest's ${wanted.to} access at ${hex(exit.gpa)} faults again and again, though the ` +
+        `range is ${wanted.to}: its guest_memfd may be closed, or have no page for it`,
+      { exit: { ...exit } },
+    );
   }
 
   #finish(conversion: Conversion, throws: boolean): Conversion {

@@ -43,9 +43,15 @@ export async function allLater(pieces: readonly Piece[]): Promise<number> {
  * A huge page goes only as a whole, once all of it is private: the rest of it may be in use.
  */
 export function dropShared(
-  attributes: IntervalMap<Attribute>, region: MemoryRegion, start: number, end: number,
+  attributes: IntervalMap<Attribute>,
+  region: MemoryRegion,
+  start: number,
+  end: number,
 ): Piece | undefined {
-  const { host, opened: { drop, granule } } = region;
+  const {
+    host,
+    opened: { drop, granule },
+  } = region;
   if (host === undefined || drop === 'none') return undefined;
   const [from, until] = granule === PAGE_SIZE ? [start, end] : wholeGranules(attributes, region, start, end, granule);
   if (from >= until) return undefined;
@@ -54,7 +60,10 @@ export function dropShared(
 
 /** Punches a hole into the guest_memfd behind [start, end) of a region. */
 export function punchPrivate(
-  attributes: IntervalMap<Attribute>, region: MemoryRegion, start: number, end: number,
+  attributes: IntervalMap<Attribute>,
+  region: MemoryRegion,
+  start: number,
+  end: number,
 ): Piece | undefined {
   const { guestMemfd } = region;
   return guestMemfd === undefined ? undefined : new Punch(guestMemfd, attributes, region, start, end);
@@ -95,7 +104,13 @@ class Punch implements Piece {
   readonly #region: MemoryRegion;
   readonly #start: number;
 
-  constructor(guestMemfd: GuestMemfdPort, attributes: IntervalMap<Attribute>, region: MemoryRegion, start: number, end: number) {
+  constructor(
+    guestMemfd: GuestMemfdPort,
+    attributes: IntervalMap<Attribute>,
+    region: MemoryRegion,
+    start: number,
+    end: number,
+  ) {
     this.bytes = end - start;
     this.#guestMemfd = guestMemfd;
     this.#attributes = attributes;
@@ -154,7 +169,11 @@ class Allocation implements Piece {
 
 /** [start, end) widened to granules of the region, less those at its ends that are not private as a whole. */
 function wholeGranules(
-  attributes: IntervalMap<Attribute>, region: MemoryRegion, start: number, end: number, granule: number,
+  attributes: IntervalMap<Attribute>,
+  region: MemoryRegion,
+  start: number,
+  end: number,
+  granule: number,
 ): [number, number] {
   let from = region.start + Math.floor((start - region.start) / granule) * granule;
   let until = region.start + Math.ceil((end - region.start) / granule) * granule;

@@ -101,14 +101,19 @@ export class GuestMemory extends ConvertibleMemory {
    */
   async prefault(options: PrefaultOptions): Promise<PrefaultResult> {
     this.assertOpen();
-    return prefault({
-      vm: this.vmPort,
-      explain: (at) => {
-        const region = this.layout.find(at);
-        return region === undefined ? `guest memory is ${this.layout.describe()}` : `slot ${region.slot} is at ${hex(region.start)}`;
+    return prefault(
+      {
+        vm: this.vmPort,
+        explain: (at) => {
+          const region = this.layout.find(at);
+          return region === undefined
+            ? `guest memory is ${this.layout.describe()}`
+            : `slot ${region.slot} is at ${hex(region.start)}`;
+        },
+        mapped: (start, end) => this.#noteMapped(start, end),
       },
-      mapped: (start, end) => this.#noteMapped(start, end),
-    }, options);
+      options,
+    );
   }
 
   /** How many bytes each side holds: of everything, or of one region. */
@@ -149,7 +154,10 @@ export class GuestMemory extends ConvertibleMemory {
   #noteMapped(start: number, end: number): void {
     for (const part of this.attributeMap.intervals(start / args.PAGE_SIZE, end / args.PAGE_SIZE)) {
       if (part.value !== 'private') continue;
-      for (const { region, start: from, end: until } of this.layout.segments(part.start * args.PAGE_SIZE, part.end * args.PAGE_SIZE)) {
+      for (const { region, start: from, end: until } of this.layout.segments(
+        part.start * args.PAGE_SIZE,
+        part.end * args.PAGE_SIZE,
+      )) {
         region.privatePages?.populated(region.privateOffset(from), until - from);
       }
     }

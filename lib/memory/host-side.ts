@@ -26,7 +26,9 @@ export class HostSide {
 
   /** @param options.lend - false: no ArrayBuffers over it, every access is a copy by the addon. */
   constructor(
-    mapping: MappingPort, offset: number, size: number,
+    mapping: MappingPort,
+    offset: number,
+    size: number,
     { lend = true, windowSize = WINDOW }: { readonly lend?: boolean; readonly windowSize?: number } = {},
   ) {
     this.mapping = mapping;
@@ -100,12 +102,16 @@ export class HostSide {
   /** Zero-copy. */
   view(offset: number, length: number): Uint8Array {
     if (!this.#lend) {
-      throw new KvmStateError('This memory cannot be viewed without a copy: touching it might raise SIGBUS and kill ' +
-        'the process (a file that may be truncated, huge pages that conversions give back). Use read() and write(), ' +
-        'which fail with EFAULT instead', 'ERR_KVM_UNSTABLE');
+      throw new KvmStateError(
+        'This memory cannot be viewed without a copy: touching it might raise SIGBUS and kill ' +
+          'the process (a file that may be truncated, huge pages that conversions give back). Use read() and ' +
+          'write(), which fail with EFAULT instead',
+        'ERR_KVM_UNSTABLE',
+      );
     }
     const found = this.within(offset, length);
-    return found === undefined ? this.mapping.view(this.#offset + offset, length)
+    return found === undefined
+      ? this.mapping.view(this.#offset + offset, length)
       : found.bytes.subarray(found.at, found.at + length);
   }
 

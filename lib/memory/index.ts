@@ -1,7 +1,12 @@
 export { GuestMemory } from './guest-memory.ts';
 export type { DiscardOptions } from './guest-memory.ts';
 export type {
-  ConvertAsyncOptions, ConvertOptions, FaultOptions, GuestMemoryOptions, HypercallOutcome, RangeOptions,
+  ConvertAsyncOptions,
+  ConvertOptions,
+  FaultOptions,
+  GuestMemoryOptions,
+  HypercallOutcome,
+  RangeOptions,
 } from './convertible.ts';
 export { MemoryRegion } from './region.ts';
 export type { RemoveOptions } from './region.ts';

@@ -89,8 +89,10 @@ export class Layout<R extends Placed> {
   outside(name: string, gpa: bigint, start: number, end: number): RangeError {
     const gap = this.gap(start, end) ?? start;
     const where = gap === start ? 'nothing is there' : `it ends at ${hex(gap)}`;
-    return new RangeError(`${expectedMessage(`a range of ${end - start} bytes inside guest memory`, name, gpa)}: ` +
-      `${where}; guest memory is ${this.describe()}`);
+    return new RangeError(
+      `${expectedMessage(`a range of ${end - start} bytes inside guest memory`, name, gpa)}: ` +
+        `${where}; guest memory is ${this.describe()}`,
+    );
   }
 
   describe(): string {

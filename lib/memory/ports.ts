@@ -30,11 +30,15 @@ export interface MappingPort {
 export interface HostMemoryPort {
   /** `hugetlb`: the huge page size in bytes, or 0. */
   anonymous(
-    size: number, options: { readonly shared: boolean; readonly hugetlb: 0 | HugePageSize; readonly noreserve: boolean },
+    size: number,
+    options: { readonly shared: boolean; readonly hugetlb: 0 | HugePageSize; readonly noreserve: boolean },
   ): MappingPort;
   /** A new memfd of `size` bytes, sealed against shrinking (unless of huge pages), and its mapping. */
   memfd(name: string, size: number, options: { readonly hugetlb: 0 | HugePageSize }): MappingPort;
-  file(path: string, options: { readonly offset: number; readonly size: number; readonly writable: boolean }): MappingPort;
+  file(
+    path: string,
+    options: { readonly offset: number; readonly size: number; readonly writable: boolean },
+  ): MappingPort;
   /** Another handle to the same memory, with views of its own. */
   again(mapping: MappingPort): MappingPort;
 }

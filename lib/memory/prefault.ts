@@ -69,8 +69,10 @@ export async function prefault(context: PrefaultContext, options: PrefaultOption
   }
   given.signal?.throwIfAborted();
   if (context.vm.checkExtension(CAPS.KVM_CAP_PRE_FAULT_MEMORY) === 0) {
-    throw new KvmUnsupportedError('This VM has no KVM_PRE_FAULT_MEMORY: it needs Linux 6.11 and two-dimensional ' +
-      'paging (EPT or NPT)', 'KVM_CAP_PRE_FAULT_MEMORY');
+    throw new KvmUnsupportedError(
+      'This VM has no KVM_PRE_FAULT_MEMORY: it needs Linux 6.11 and two-dimensional ' + 'paging (EPT or NPT)',
+      'KVM_CAP_PRE_FAULT_MEMORY',
+    );
   }
   const work = new Work(context, start, start + size, given.onProgress, given.signal);
   const began = process.hrtime.bigint();
@@ -79,7 +81,11 @@ export async function prefault(context: PrefaultContext, options: PrefaultOption
   const ends = await Promise.allSettled(vcpus.map((vcpu) => work.run(vcpu, Math.min(chunk, share))));
   const failed = ends.find((end) => end.status === 'rejected');
   if (failed !== undefined) throw failed.reason;
-  return { bytes: work.bytes, calls: work.calls, durationUs: Math.round(Number(process.hrtime.bigint() - began) / 1000) };
+  return {
+    bytes: work.bytes,
+    calls: work.calls,
+    durationUs: Math.round(Number(process.hrtime.bigint() - began) / 1000),
+  };
 }
 
 class Work {
@@ -94,8 +100,11 @@ class Work {
   #stopped = false;
 
   constructor(
-    context: PrefaultContext, start: number, end: number,
-    onProgress: PrefaultOptions['onProgress'], signal: AbortSignal | undefined,
+    context: PrefaultContext,
+    start: number,
+    end: number,
+    onProgress: PrefaultOptions['onProgress'],
+    signal: AbortSignal | undefined,
   ) {
     this.#context = context;
     this.#start = start;
@@ -154,16 +163,28 @@ class Work {
     const { code, errno, syscall } = error;
     const done = `Pre-fault of ${hex(this.#start)}-${hex(this.#end)} stopped at ${hex(from)} after ${this.bytes} bytes`;
     if (code === 'EOPNOTSUPP') {
-      return new KvmUnsupportedError(`${done}: ${syscall}: EOPNOTSUPP. The processor must translate guest addresses ` +
-        'in hardware (EPT or NPT, the tdp_mmu), no nested guest may be active on the vCPU, and an SNP or TDX guest ' +
-        'must be finalised first', 'KVM_CAP_PRE_FAULT_MEMORY', { cause: error });
+      return new KvmUnsupportedError(
+        `${done}: ${syscall}: EOPNOTSUPP. The processor must translate guest addresses ` +
+          'in hardware (EPT or NPT, the tdp_mmu), no nested guest may be active on the vCPU, and an SNP or TDX guest ' +
+          'must be finalised first',
+        'KVM_CAP_PRE_FAULT_MEMORY',
+        { cause: error },
+      );
     }
     const why: Record<string, string> = {
-      ENOENT: 'no memslot is there', EFAULT: 'the range is private, and its slot has no guest_memfd (or it is closed)',
-      ENOMEM: 'the host has no memory left', EHWPOISON: 'the page behind it has a hardware error',
+      ENOENT: 'no memslot is there',
+      EFAULT: 'the range is private, and its slot has no guest_memfd (or it is closed)',
+      ENOMEM: 'the host has no memory left',
+      EHWPOISON: 'the page behind it has a hardware error',
     };
     const hint = `${why[code] ?? 'not known'}; ${this.#context.explain(from)}`;
-    return new KvmSystemError(`${done}: ${syscall}: ${code}. Likely cause: ${hint}`, { code, errno, syscall, hint, cause: error });
+    return new KvmSystemError(`${done}: ${syscall}: ${code}. Likely cause: ${hint}`, {
+      code,
+      errno,
+      syscall,
+      hint,
+      cause: error,
+    });
   }
 }
 
@@ -172,7 +193,8 @@ function checkVcpus(vm: VmPort, vcpus: readonly VcpuPort[] | undefined): readonl
   if (vcpus.length === 0) throw args.rangeError('at least one vCPU', 'vcpus', vcpus);
   if (new Set(vcpus).size !== vcpus.length) throw args.rangeError('each vCPU once', 'vcpus', vcpus);
   for (const vcpu of vcpus as readonly VcpuPort[]) {
-    if (typeof vcpu !== 'object' || vcpu === null) throw args.typeError('a Vcpu', `vcpus[${vcpus.indexOf(vcpu)}]`, vcpu);
+    if (typeof vcpu !== 'object' || vcpu === null)
+      throw args.typeError('a Vcpu', `vcpus[${vcpus.indexOf(vcpu)}]`, vcpu);
     if (vcpu.vm !== vm) throw new KvmStateError(`vCPU ${vcpu.id} belongs to another VM`, 'ERR_KVM_FOREIGN');
     if (vcpu.running) {
       throw new KvmStateError(`vCPU ${vcpu.id} is running: pre-fault needs one that is not`, 'ERR_KVM_RUNNING');

@@ -56,10 +56,14 @@ export class PrivatePages {
 
   /** Ranges in bytes that may hold pages, in order. */
   held(offset: number, length: number): { offset: number; length: number; certain: boolean }[] {
-    return this.#map.intervals(offset / PAGE_SIZE, (offset + length) / PAGE_SIZE)
+    return this.#map
+      .intervals(offset / PAGE_SIZE, (offset + length) / PAGE_SIZE)
       .filter(({ value }) => value !== 'none')
-      .map(({ start, end, value }) => (
-        { offset: start * PAGE_SIZE, length: (end - start) * PAGE_SIZE, certain: value === 'populated' }));
+      .map(({ start, end, value }) => ({
+        offset: start * PAGE_SIZE,
+        length: (end - start) * PAGE_SIZE,
+        certain: value === 'populated',
+      }));
   }
 
   bounds(offset: number, length: number): Bounds {

@@ -4,9 +4,7 @@
  * kernel would take 2^52 bytes, and 2.4 MiB of its memory per GiB of them.
  */
 import * as args from '../arguments.ts';
-import {
-  KVM_EINVAL, KVM_EOPNOTSUPP, KVM_MAP_GPA_RANGE_ENCRYPTED, KVM_MAP_GPA_RANGE_PAGE_SZ_1G,
-} from '../abi/index.ts';
+import { KVM_EINVAL, KVM_EOPNOTSUPP, KVM_MAP_GPA_RANGE_ENCRYPTED, KVM_MAP_GPA_RANGE_PAGE_SZ_1G } from '../abi/index.ts';
 import { KvmGuestError, KvmStateError } from '../errors.ts';
 import { noConversion } from './attributes-port.ts';
 import type { Attribute } from './events.ts';
@@ -40,8 +38,10 @@ export function checkConvertible(vm: VmPort, layout: Layout<MemoryRegion>, { sta
   for (const { region } of layout.segments(start, end)) {
     if (region.oneMemory) throw noConversion(vm);
     if (to === 'private' && !region.convertible) {
-      throw new KvmStateError(`Slot ${region.slot} at ${hex(region.start)} has no guest_memfd, so it cannot be ` +
-        'private; add it with `private: true`');
+      throw new KvmStateError(
+        `Slot ${region.slot} at ${hex(region.start)} has no guest_memfd, so it cannot be ` +
+          'private; add it with `private: true`',
+      );
     }
   }
 }
@@ -80,8 +80,8 @@ export function parseMemoryFault(vm: VmPort, layout: Layout<MemoryRegion>, exit:
   }
   const to: Attribute = exit.private ? 'private' : 'shared';
   const where = `The guest's ${to} access at ${hex(exit.gpa)} cannot be served`;
-  const fail = (why: string, cause?: unknown): KvmGuestError => (
-    new KvmGuestError(`${where}: ${why}`, { exit: { ...exit }, ...(cause === undefined ? {} : { cause }) }));
+  const fail = (why: string, cause?: unknown): KvmGuestError =>
+    new KvmGuestError(`${where}: ${why}`, { exit: { ...exit }, ...(cause === undefined ? {} : { cause }) });
   if (exit.errno === 'EHWPOISON') throw fail('the page behind it has a hardware error');
   const first = exit.gpa - (exit.gpa % 4096n);
   const last = exit.gpa + (exit.size > 0n ? exit.size : 1n);

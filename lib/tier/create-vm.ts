@@ -3,7 +3,16 @@ import { oneOf, options as checkOptions, rangeError, typeError } from '../argume
 import { KvmUnsupportedError } from '../errors.ts';
 import { Kvm, type Vm } from '../kvm/index.ts';
 import { Host } from './host.ts';
-import { TIERS, TIER_FACTS, isAtLeast, tiersOfType, type Tier, type TierGuestMemfd, type TierRefusal, type TierVmType } from './tiers.ts';
+import {
+  TIERS,
+  TIER_FACTS,
+  isAtLeast,
+  tiersOfType,
+  type Tier,
+  type TierGuestMemfd,
+  type TierRefusal,
+  type TierVmType,
+} from './tiers.ts';
 import { tryTier } from './try-tier.ts';
 
 const VM_TYPES = ['default', 'sw-protected', 'sev', 'sev-es', 'snp', 'tdx'] as const satisfies readonly TierVmType[];
@@ -63,17 +72,28 @@ export function candidateTiers(options: CreateVmOptions): Tier[] {
   checkOptions('options', options, ['type', 'minimum', 'guestMemfd', 'kvm']);
   const type = oneOf('options.type', options.type ?? 'auto', ['auto', ...VM_TYPES]);
   const minimum = options.minimum === undefined ? undefined : oneOf('options.minimum', options.minimum, TIERS);
-  const guestMemfd = options.guestMemfd === undefined
-    ? undefined : oneOf('options.guestMemfd', options.guestMemfd, ['none', 'plain', 'mapped']);
+  const guestMemfd =
+    options.guestMemfd === undefined
+      ? undefined
+      : oneOf('options.guestMemfd', options.guestMemfd, ['none', 'plain', 'mapped']);
   const candidates = (type === 'auto' ? [...TIERS] : tiersOfType(type))
     .filter((tier) => minimum === undefined || isAtLeast(tier, minimum))
     .filter((tier) => guestMemfd === undefined || TIER_FACTS[tier].guestMemfd === guestMemfd);
   if (candidates.length > 0) return candidates;
-  if (minimum !== undefined) throw rangeError(`a tier that type '${type}'${guestMemfd === undefined ? '' : ` with a ${guestMemfd} guest_memfd`} can reach`, 'options.minimum', minimum);
+  if (minimum !== undefined)
+    throw rangeError(
+      `a tier that type '${type}'${guestMemfd === undefined ? '' : ` with a ${guestMemfd} guest_memfd`} can reach`,
+      'options.minimum',
+      minimum,
+    );
   throw rangeError(`a use of guest_memfd that type '${type}' has`, 'options.guestMemfd', guestMemfd);
 }
 
-function takeFirst(kvm: Kvm, candidates: readonly Tier[], auto: boolean): { vm: Vm; tier: Tier; refusals: TierRefusal[] } {
+function takeFirst(
+  kvm: Kvm,
+  candidates: readonly Tier[],
+  auto: boolean,
+): { vm: Vm; tier: Tier; refusals: TierRefusal[] } {
   const host = new Host();
   const refusals: TierRefusal[] = [];
   for (const tier of candidates) {
@@ -81,7 +101,12 @@ function takeFirst(kvm: Kvm, candidates: readonly Tier[], auto: boolean): { vm: 
     if (vm !== undefined) return { vm, tier, refusals };
     refusals.push(refusal);
   }
-  const list = refusals.map(({ tier, reason, evidence, remedy }) => `\n  ${tier}: ${reason} (${evidence}). Needed: ${remedy}`);
-  throw new KvmUnsupportedError(`This host can make no VM of ${refusals.length === 1 ? 'tier' : 'any of the tiers'} ` +
-    `${candidates.join(', ')}:${list.join('')}`, candidates.at(-1) ?? 'default');
+  const list = refusals.map(
+    ({ tier, reason, evidence, remedy }) => `\n  ${tier}: ${reason} (${evidence}). Needed: ${remedy}`,
+  );
+  throw new KvmUnsupportedError(
+    `This host can make no VM of ${refusals.length === 1 ? 'tier' : 'any of the tiers'} ` +
+      `${candidates.join(', ')}:${list.join('')}`,
+    candidates.at(-1) ?? 'default',
+  );
 }

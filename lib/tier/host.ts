@@ -29,8 +29,16 @@ export class Host {
   #config: ReadonlyMap<string, string> | undefined;
 
   /** `root` is where the files are looked for; another one is for tests. */
-  constructor({ root = '/', platform = process.platform, arch = process.arch, kernel = release() }: {
-    root?: string; platform?: string; arch?: string; kernel?: string;
+  constructor({
+    root = '/',
+    platform = process.platform,
+    arch = process.arch,
+    kernel = release(),
+  }: {
+    root?: string;
+    platform?: string;
+    arch?: string;
+    kernel?: string;
   } = {}) {
     this.root = root;
     this.platform = platform;
@@ -121,5 +129,9 @@ export class Host {
 
 function parseCpu(text: string): HostCpu {
   const field = (name: string): string => new RegExp(`^${name}\\s*:\\s*(.*)$`, 'm').exec(text)?.[1]?.trim() ?? '';
-  return { vendor: field('vendor_id'), model: field('model name'), flags: new Set(field('flags').split(' ').filter(Boolean)) };
+  return {
+    vendor: field('vendor_id'),
+    model: field('model name'),
+    flags: new Set(field('flags').split(' ').filter(Boolean)),
+  };
 }

@@ -7,7 +7,14 @@ export type TierVmType = 'default' | 'sw-protected' | 'sev' | 'sev-es' | 'snp' |
 export type TierGuestMemfd = 'none' | 'plain' | 'mapped';
 
 export const TIERS = [
-  'tdx', 'snp', 'sev-es', 'sev', 'sw-protected', 'default-mapped-guest-memfd', 'default-guest-memfd', 'default',
+  'tdx',
+  'snp',
+  'sev-es',
+  'sev',
+  'sw-protected',
+  'default-mapped-guest-memfd',
+  'default-guest-memfd',
+  'default',
 ] as const;
 
 /** What a VM is made of, strongest first in TIERS. */
@@ -26,28 +33,50 @@ export interface TierFacts {
   readonly protects: string;
 }
 
-const hardware = (vmType: TierVmType, guestMemfd: TierGuestMemfd, protects: string): TierFacts =>
-  ({ vmType, guestMemfd, privateMemory: true, confidential: true, launch: false, protects });
+const hardware = (vmType: TierVmType, guestMemfd: TierGuestMemfd, protects: string): TierFacts => ({
+  vmType,
+  guestMemfd,
+  privateMemory: true,
+  confidential: true,
+  launch: false,
+  protects,
+});
 
 export const TIER_FACTS: Readonly<Record<Tier, TierFacts>> = {
-  'tdx': hardware('tdx', 'plain', 'Intel TDX: memory and registers from the host, with attestation'),
-  'snp': hardware('snp', 'plain', 'AMD SEV-SNP: memory, its integrity and registers from the host, with attestation'),
+  tdx: hardware('tdx', 'plain', 'Intel TDX: memory and registers from the host, with attestation'),
+  snp: hardware('snp', 'plain', 'AMD SEV-SNP: memory, its integrity and registers from the host, with attestation'),
   'sev-es': hardware('sev-es', 'none', 'AMD SEV-ES: memory content and registers from being read by the host'),
-  'sev': hardware('sev', 'none', 'AMD SEV: memory content from being read by the host'),
+  sev: hardware('sev', 'none', 'AMD SEV: memory content from being read by the host'),
   'sw-protected': {
-    vmType: 'sw-protected', guestMemfd: 'plain', privateMemory: true, confidential: false, launch: true,
+    vmType: 'sw-protected',
+    guestMemfd: 'plain',
+    privateMemory: true,
+    confidential: false,
+    launch: true,
     protects: 'private pages from the host process; nothing from the host kernel: it is for testing',
   },
   'default-mapped-guest-memfd': {
-    vmType: 'default', guestMemfd: 'mapped', privateMemory: false, confidential: false, launch: true,
+    vmType: 'default',
+    guestMemfd: 'mapped',
+    privateMemory: false,
+    confidential: false,
+    launch: true,
     protects: 'nothing: the guest runs on a guest_memfd that the host process maps and reads',
   },
   'default-guest-memfd': {
-    vmType: 'default', guestMemfd: 'plain', privateMemory: false, confidential: false, launch: true,
+    vmType: 'default',
+    guestMemfd: 'plain',
+    privateMemory: false,
+    confidential: false,
+    launch: true,
     protects: 'nothing: a guest_memfd can be bound, and the guest runs on ordinary host memory',
   },
-  'default': {
-    vmType: 'default', guestMemfd: 'none', privateMemory: false, confidential: false, launch: true,
+  default: {
+    vmType: 'default',
+    guestMemfd: 'none',
+    privateMemory: false,
+    confidential: false,
+    launch: true,
     protects: 'nothing: the guest runs on ordinary host memory',
   },
 };

@@ -3,7 +3,12 @@
  * memslot and (where there is private memory) set private, as the tier's user will. The probe is undone afterwards, so
  * the VM comes back empty.
  */
-import { GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEMORY_ATTRIBUTE_PRIVATE, KVM_MEM_GUEST_MEMFD } from '../abi/index.ts';
+import {
+  GUEST_MEMFD_FLAG_INIT_SHARED,
+  GUEST_MEMFD_FLAG_MMAP,
+  KVM_MEMORY_ATTRIBUTE_PRIVATE,
+  KVM_MEM_GUEST_MEMFD,
+} from '../abi/index.ts';
 import { KvmError, KvmSystemError } from '../errors.ts';
 import { HostMapping, type GuestMemfd, type Kvm, type Vm } from '../kvm/index.ts';
 import type { Host } from './host.ts';
@@ -13,8 +18,7 @@ import { TIER_FACTS, type Tier, type TierRefusal } from './tiers.ts';
 const PROBE_BYTES = 4096;
 
 export type TierAttempt =
-  | { readonly vm: Vm; readonly refusal?: undefined }
-  | { readonly vm?: undefined; readonly refusal: TierRefusal };
+  { readonly vm: Vm; readonly refusal?: undefined } | { readonly vm?: undefined; readonly refusal: TierRefusal };
 
 export interface TryTierOptions {
   /** Refuse a type that can be made but not launched. Default true. */
@@ -41,17 +45,25 @@ export function tryTier(kvm: Kvm, tier: Tier, host: Host, { needLaunch = true }:
   try {
     checkType(kvm, tier);
     if (needLaunch && !TIER_FACTS[tier].launch) {
-      throw new Refused('This host could make it, and node-kvm cannot launch it yet', `KVM_CAP_VM_TYPES = ${typesMask(kvm)}`,
-        `Nothing on this host; createVm({ type: '${TIER_FACTS[tier].vmType}' }) gives the bare VM for memoryEncryptOp`);
+      throw new Refused(
+        'This host could make it, and node-kvm cannot launch it yet',
+        `KVM_CAP_VM_TYPES = ${typesMask(kvm)}`,
+        `Nothing on this host; createVm({ type: '${TIER_FACTS[tier].vmType}' }) gives the bare VM for memoryEncryptOp`,
+      );
     }
-    vm = step(`KVM_CREATE_VM, type ${TIER_FACTS[tier].vmType}`, 'The kernel offers the VM type and cannot make it',
-      () => kvm.createVm(TIER_FACTS[tier].vmType));
+    vm = step(
+      `KVM_CREATE_VM, type ${TIER_FACTS[tier].vmType}`,
+      'The kernel offers the VM type and cannot make it',
+      () => kvm.createVm(TIER_FACTS[tier].vmType),
+    );
     if (TIER_FACTS[tier].launch) probeMemory(vm, tier);
     return { vm };
   } catch (error) {
     vm?.close();
     if (!(error instanceof Refused)) throw error;
-    return { refusal: { tier, reason: error.message, evidence: error.evidence, remedy: error.remedy ?? remedyFor(tier, host) } };
+    return {
+      refusal: { tier, reason: error.message, evidence: error.evidence, remedy: error.remedy ?? remedyFor(tier, host) },
+    };
   }
 }
 
@@ -70,13 +82,15 @@ function probeMemory(vm: Vm, tier: Tier): void {
   if (guestMemfd === 'none') return;
   const flags = guestMemfd === 'mapped' ? GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED : 0n;
   checkCapabilities(vm, privateMemory, flags);
-  const gmem = step(`KVM_CREATE_GUEST_MEMFD, flags ${flags}`, 'A guest_memfd cannot be created',
-    () => vm.createGuestMemfd(PROBE_BYTES, { flags }));
+  const gmem = step(`KVM_CREATE_GUEST_MEMFD, flags ${flags}`, 'A guest_memfd cannot be created', () =>
+    vm.createGuestMemfd(PROBE_BYTES, { flags }),
+  );
   let mapping: HostMapping | undefined;
   try {
-    mapping = guestMemfd === 'mapped'
-      ? step('mmap of the guest_memfd', 'The guest_memfd cannot be mapped', () => gmem.map())
-      : HostMapping.anonymous(PROBE_BYTES);
+    mapping =
+      guestMemfd === 'mapped'
+        ? step('mmap of the guest_memfd', 'The guest_memfd cannot be mapped', () => gmem.map())
+        : HostMapping.anonymous(PROBE_BYTES);
     bindAndUndo(vm, gmem, mapping, privateMemory);
   } finally {
     mapping?.close();
@@ -94,13 +108,24 @@ function checkCapabilities(vm: Vm, privateMemory: boolean, flags: bigint): void 
   }
   const offered = BigInt(vm.checkExtension('KVM_CAP_GUEST_MEMFD_FLAGS'));
   if ((flags & ~offered) !== 0n) {
-    throw new Refused('A guest_memfd of this VM cannot be mapped by the host', `KVM_CAP_GUEST_MEMFD_FLAGS = ${offered} on the VM`);
+    throw new Refused(
+      'A guest_memfd of this VM cannot be mapped by the host',
+      `KVM_CAP_GUEST_MEMFD_FLAGS = ${offered} on the VM`,
+    );
   }
 }
 
 function bindAndUndo(vm: Vm, gmem: GuestMemfd, mapping: HostMapping, privateMemory: boolean): void {
-  step('KVM_SET_USER_MEMORY_REGION2 with KVM_MEM_GUEST_MEMFD', 'This VM cannot bind a guest_memfd',
-    () => vm.setUserMemoryRegion2({ slot: 0, gpa: 0n, size: PROBE_BYTES, flags: KVM_MEM_GUEST_MEMFD, mapping, guestMemfd: gmem }));
+  step('KVM_SET_USER_MEMORY_REGION2 with KVM_MEM_GUEST_MEMFD', 'This VM cannot bind a guest_memfd', () =>
+    vm.setUserMemoryRegion2({
+      slot: 0,
+      gpa: 0n,
+      size: PROBE_BYTES,
+      flags: KVM_MEM_GUEST_MEMFD,
+      mapping,
+      guestMemfd: gmem,
+    }),
+  );
   try {
     if (!privateMemory) return;
     const set = (attributes: bigint): void => vm.setMemoryAttributes({ address: 0n, size: PROBE_BYTES, attributes });

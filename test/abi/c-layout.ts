@@ -51,7 +51,8 @@ function isList(value: unknown): value is List<abi.Fields> {
 }
 
 function addStruct(
-  add: (name: string, expression: string, expected: number) => void, struct: Struct<abi.Fields>,
+  add: (name: string, expression: string, expected: number) => void,
+  struct: Struct<abi.Fields>,
 ): void {
   const type = `struct ${struct.cName}`;
   add(`sizeof ${struct.cName}`, `sizeof(${type})`, struct.size);
@@ -94,7 +95,9 @@ export async function ask(claims: readonly Claim[], includes: readonly string[])
     await write([
       'int main(void) {',
       ...there.map(({ expression }) => `  printf("%llu\\n", (unsigned long long)(${expression}));`),
-      '  return 0;', '}', '',
+      '  return 0;',
+      '}',
+      '',
     ]);
     const program = join(directory, 'layout');
     const compiled = await run('cc', [...flags, '-o', program, source]);
@@ -132,8 +135,12 @@ function run(command: string, args: readonly string[]): Promise<Result> {
     const child = spawn(command, args, { env: { ...process.env, LC_ALL: 'C' }, stdio: ['ignore', 'pipe', 'pipe'] });
     let stdout = '';
     let stderr = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => { stdout += text; });
-    child.stderr.setEncoding('utf8').on('data', (text: string) => { stderr += text; });
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text;
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text;
+    });
     child.on('error', reject);
     child.on('close', (code) => resolve({ code, stdout, stderr }));
   });

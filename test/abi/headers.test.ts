@@ -7,13 +7,22 @@ import { ask, claims, keyOf, missingTool } from './c-layout.ts';
 // Names that no released header of the kernels we build has. Each is compared as soon as a header has it.
 const NEWER_THAN_ANY_HEADER = [
   // 6.16: TDX
-  'KVM_X86_TDX_VM', 'KVM_EXIT_TDX', 'KVM_SYSTEM_EVENT_TDX_FATAL', 'kvm_run.tdx.',
+  'KVM_X86_TDX_VM',
+  'KVM_EXIT_TDX',
+  'KVM_SYSTEM_EVENT_TDX_FATAL',
+  'kvm_run.tdx.',
   // 6.17
-  'KVM_X86_DISABLE_EXITS_APERFMPERF', 'KVM_X86_SNP_POLICY_BITS',
+  'KVM_X86_DISABLE_EXITS_APERFMPERF',
+  'KVM_X86_SNP_POLICY_BITS',
   // 6.18: guest_memfd that can be mapped
-  'KVM_CAP_GUEST_MEMFD_FLAGS', 'GUEST_MEMFD_FLAG_MMAP', 'GUEST_MEMFD_FLAG_INIT_SHARED',
+  'KVM_CAP_GUEST_MEMFD_FLAGS',
+  'GUEST_MEMFD_FLAG_MMAP',
+  'GUEST_MEMFD_FLAG_INIT_SHARED',
   // 6.19 and 7.0
-  'KVM_EXIT_ARM_SEA', 'KVM_EXIT_ARM_LDST64B', 'KVM_EXIT_SNP_REQ_CERTS', 'kvm_run.snp_req_certs.',
+  'KVM_EXIT_ARM_SEA',
+  'KVM_EXIT_ARM_LDST64B',
+  'KVM_EXIT_SNP_REQ_CERTS',
+  'kvm_run.snp_req_certs.',
   // Proposed, not merged: conversion in place
   'KVM_SET_MEMORY_ATTRIBUTES2',
 ];
@@ -25,7 +34,7 @@ async function newestHeaders(): Promise<string | undefined> {
   // Imported by its path at run time, so that the comparison with the system's headers does not need the lab.
   const lab = join(import.meta.dirname, '../../lib/lab/index.ts');
   if (!existsSync(lab)) return undefined;
-  const { labKernelHeaders } = await import(lab) as { labKernelHeaders?: () => string | undefined };
+  const { labKernelHeaders } = (await import(lab)) as { labKernelHeaders?: () => string | undefined };
   const headers = labKernelHeaders?.();
   return headers === undefined ? undefined : includeOf(headers);
 }
@@ -39,7 +48,8 @@ const newest = await newestHeaders();
 const sources = [
   { name: "the system's headers", includes: [] as string[], missing: 'linux-libc-dev' },
   {
-    name: 'the newest kernel headers at hand', includes: newest === undefined ? undefined : [newest],
+    name: 'the newest kernel headers at hand',
+    includes: newest === undefined ? undefined : [newest],
     missing: "the lab's kernel (npx node-kvm lab build) or NODE_KVM_KERNEL_HEADERS",
   },
 ];
@@ -76,16 +86,18 @@ test('every name is in some header, or known to be newer than all of them', asyn
   const inSystem = tool === undefined ? await ask(ours, []) : new Map<string, bigint>();
   const inNewest = await ask(ours, [newest]);
   const nowhere = ours.filter((claim) => !inSystem.has(keyOf(claim)) && !inNewest.has(keyOf(claim)));
-  const unknown = nowhere.filter(({ name }) => !NEWER_THAN_ANY_HEADER.some((known) => (
-    known.endsWith('.') ? name.startsWith(known) : name === known
-  )));
+  const unknown = nowhere.filter(
+    ({ name }) =>
+      !NEWER_THAN_ANY_HEADER.some((known) => (known.endsWith('.') ? name.startsWith(known) : name === known)),
+  );
   expect(unknown.map(({ name }) => name)).toEqual([]);
 });
 
 // A struct that is not there at all as one word: the list is long with old headers.
 function summary(names: readonly string[]): string {
   const structs = new Set(names.flatMap((name) => (name.startsWith('sizeof ') ? [name.slice(7)] : [])));
-  const rest = names.map((name) => name.replace(/^sizeof | size$/g, ''))
+  const rest = names
+    .map((name) => name.replace(/^sizeof | size$/g, ''))
     .map((name) => (structs.has(name.split('.')[0]!) ? name.split('.')[0]! : name));
   return [...new Set(rest)].join(', ') || 'none';
 }

@@ -16,31 +16,51 @@ const SET_UPS: readonly SetUp[] = [
   { vcpus: 1, asks: 'hypercall', discard: 'none', fallocate: false },
   { vcpus: 4, slots: 3, asks: 'hypercall', discard: 'private', fallocate: true },
   {
-    vcpus: 4, slots: 3, asks: 'hypercall, off the main thread', discard: 'both', fallocate: false,
+    vcpus: 4,
+    slots: 3,
+    asks: 'hypercall, off the main thread',
+    discard: 'both',
+    fallocate: false,
     backing: { kind: 'memfd' },
   },
   { vcpus: 1, asks: 'program', discard: 'both', fallocate: false },
   {
-    vcpus: 2, slots: 2, asks: 'program, off the main thread', discard: 'private', fallocate: true,
+    vcpus: 2,
+    slots: 2,
+    asks: 'program, off the main thread',
+    discard: 'private',
+    fallocate: true,
     backing: { kind: 'shared' },
   },
 ];
 
 for (const { vcpus, fallocate, ...area } of SET_UPS) {
   const variant = [
-    `engine, asked by ${area.asks}`, `${vcpus} vCPU${vcpus === 1 ? '' : 's'}`,
+    `engine, asked by ${area.asks}`,
+    `${vcpus} vCPU${vcpus === 1 ? '' : 's'}`,
     `${area.slots ?? 1} slot${area.slots === undefined ? '' : 's'}`,
-    `${area.backing?.kind ?? 'anonymous'} memory`, `discarding ${area.discard}`,
+    `${area.backing?.kind ?? 'anonymous'} memory`,
+    `discarding ${area.discard}`,
   ].join(', ');
-  const run = (play: (scene: Scene) => Promise<void>) => once(() => (
-    flow({ vcpus, area: (vm) => new EngineArea(vm, { size: vcpus * CHUNK_SIZE, ...area }), play })));
+  const run = (play: (scene: Scene) => Promise<void>) =>
+    once(() => flow({ vcpus, area: (vm) => new EngineArea(vm, { size: vcpus * CHUNK_SIZE, ...area }), play }));
   const sharedSide = area.discard === 'both' || area.discard === 'shared' ? 'dropped' : 'kept';
 
   describe(`3 conversions: ${variant}`, () => {
     const converted = run((scene) => explicitConversion(scene, { fallocate, everyPage: vcpus === 1, sharedSide }));
     const points = [
-      ...(area.asks.startsWith('hypercall') ? ['3.1', '3.4'] : []), ...(fallocate ? ['3.2'] : []),
-      '3.3', '3.5', '3.6', '3.7', '3.8', '3.9', '3.10', '3.11', '3.12', '3.17',
+      ...(area.asks.startsWith('hypercall') ? ['3.1', '3.4'] : []),
+      ...(fallocate ? ['3.2'] : []),
+      '3.3',
+      '3.5',
+      '3.6',
+      '3.7',
+      '3.8',
+      '3.9',
+      '3.10',
+      '3.11',
+      '3.12',
+      '3.17',
     ];
     for (const id of points) {
       pointTest(id, { needs: ['private-memory'], variant }, async () => expectFound(await converted(), id));

@@ -21,7 +21,10 @@ const needs = ['private-memory'] as const;
 
 /** Each range in turn is private without anything behind it; each page becomes shared when it is touched. */
 async function eachRange(
-  guest: Guest, hide: (range: Range) => void, host: (range: Range, byte: number) => void, faults: MemoryFaultExit[],
+  guest: Guest,
+  hide: (range: Range) => void,
+  host: (range: Range, byte: number) => void,
+  faults: MemoryFaultExit[],
 ): Promise<void> {
   await guest.run(fill(CHUNK, 0xc0));
   for (const [offset, size] of RANGES) {
@@ -46,76 +49,93 @@ async function eachRange(
 describe('3 conversions: implicit', () => {
   for (const backing of ['anonymous', 'memfd'] as const) {
     const variant = `implicit, the test's own handling, ${backing} memory`;
-    pointTest('3.3', { needs, variant }, () => withKvm(async (kvm) => {
-      const vm = kvm.createVm('sw-protected');
-      using low = mapBacking(LOW_SIZE, 'anonymous');
-      using mapping = mapBacking(CHUNK_SIZE, backing);
-      vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size: LOW_SIZE, mapping: low });
-      vm.setUserMemoryRegion({ slot: 10, gpa: AREA_GPA, size: CHUNK_SIZE, mapping });
-      writeGuest(low.view());
-      const faults: MemoryFaultExit[] = [];
-      const set = (gpa: bigint, size: number | bigint, attributes: bigint): void => (
-        vm.setMemoryAttributes({ address: gpa, size, attributes }));
-      const guest = new Guest(vm, 0, low.view(), {
-        handlers: { memoryFault: (exit) => { faults.push(exit); set(exit.gpa, exit.size, 0n); } },
-      });
-      await eachRange(guest, ({ gpa, size }) => set(gpa, size, PRIVATE), hostReads(mapping), faults);
-      vm.close();
-    }));
+    pointTest('3.3', { needs, variant }, () =>
+      withKvm(async (kvm) => {
+        const vm = kvm.createVm('sw-protected');
+        using low = mapBacking(LOW_SIZE, 'anonymous');
+        using mapping = mapBacking(CHUNK_SIZE, backing);
+        vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size: LOW_SIZE, mapping: low });
+        vm.setUserMemoryRegion({ slot: 10, gpa: AREA_GPA, size: CHUNK_SIZE, mapping });
+        writeGuest(low.view());
+        const faults: MemoryFaultExit[] = [];
+        const set = (gpa: bigint, size: number | bigint, attributes: bigint): void =>
+          vm.setMemoryAttributes({ address: gpa, size, attributes });
+        const guest = new Guest(vm, 0, low.view(), {
+          handlers: {
+            memoryFault: (exit) => {
+              faults.push(exit);
+              set(exit.gpa, exit.size, 0n);
+            },
+          },
+        });
+        await eachRange(guest, ({ gpa, size }) => set(gpa, size, PRIVATE), hostReads(mapping), faults);
+        vm.close();
+      }),
+    );
   }
 
-  pointTest('3.3', { needs, variant: 'implicit, engine, becoming shared' }, () => withKvm(async (kvm) => {
-    const vm = kvm.createVm('sw-protected');
-    const { memory, low } = space(vm);
-    const guestMemfd = vm.createGuestMemfd(CHUNK_SIZE);
-    memory.add({ ...CHUNK, private: { guestMemfd } });
-    const faults: MemoryFaultExit[] = [];
-    const guest = new Guest(vm, 0, low, {
-      handlers: { memoryFault: ({ gpa, size, ...exit }) => {
-        faults.push({ gpa, size, ...exit });
-        memory.convert({ gpa, size: Number(size), to: 'shared', discard: 'none' });
-      } },
-    });
-    // Its pages are gone with it, and nothing can be private any more.
-    guestMemfd.close();
-    const hide = (range: Range): void => { memory.convert({ ...range, to: 'private', discard: 'none' }); };
-    const host = (range: Range, byte: number): void => (
-      expectBytes((into) => memory.readInto(range.gpa, into), range, byte));
-    await eachRange(guest, hide, host, faults);
-    memory.close();
-    vm.close();
-  }));
+  pointTest('3.3', { needs, variant: 'implicit, engine, becoming shared' }, () =>
+    withKvm(async (kvm) => {
+      const vm = kvm.createVm('sw-protected');
+      const { memory, low } = space(vm);
+      const guestMemfd = vm.createGuestMemfd(CHUNK_SIZE);
+      memory.add({ ...CHUNK, private: { guestMemfd } });
+      const faults: MemoryFaultExit[] = [];
+      const guest = new Guest(vm, 0, low, {
+        handlers: {
+          memoryFault: ({ gpa, size, ...exit }) => {
+            faults.push({ gpa, size, ...exit });
+            memory.convert({ gpa, size: Number(size), to: 'shared', discard: 'none' });
+          },
+        },
+      });
+      // Its pages are gone with it, and nothing can be private any more.
+      guestMemfd.close();
+      const hide = (range: Range): void => {
+        memory.convert({ ...range, to: 'private', discard: 'none' });
+      };
+      const host = (range: Range, byte: number): void =>
+        expectBytes((into) => memory.readInto(range.gpa, into), range, byte);
+      await eachRange(guest, hide, host, faults);
+      memory.close();
+      vm.close();
+    }),
+  );
 
-  pointTest('3.3', { needs, variant: 'implicit, engine, becoming private' }, () => withKvm(async (kvm) => {
-    const vm = kvm.createVm('sw-protected');
-    const { memory, low } = space(vm);
-    const cut = vm.createGuestMemfd(CHUNK_SIZE);
-    let region = memory.add({ ...CHUNK, private: { guestMemfd: cut }, attributes: 'private' });
-    const conversions: string[] = [];
-    const guest = new Guest(vm, 0, low, {
-      handlers: { memoryFault: (exit) => {
-        if (conversions.length === 0) {
-          // The guest wants what was private: it gets memory of that kind, which is shared until its fault is served.
-          memory.remove(region, { keepGuestMemfd: false });
-          region = memory.add({ ...CHUNK, private: true });
-        }
-        const { to, source, changed } = memory.handleMemoryFault(exit, { vcpu: 0 });
-        conversions.push(`${to} ${source} ${changed}`);
-      } },
-    });
-    cut.close();
-    const range = { gpa: AREA_GPA + BigInt(PAGE), size: PAGE };
-    await guest.run(fill(range, 0x21), compare(range, 0x21));
-    expect(conversions).toEqual([`private memory-fault ${PAGE}`]);
-    expect(memory.attributes.at(range.gpa)).toBe('private');
-    expectBytes((into) => memory.readInto(range.gpa, into, { side: 'shared' }), range, 0);
-    // The rest of it stayed shared, and both sides see the same there.
-    const rest = { gpa: AREA_GPA + BigInt(2 * PAGE), size: CHUNK_SIZE - 2 * PAGE };
-    await guest.run(fill(rest, 0x43));
-    expectBytes((into) => memory.readInto(rest.gpa, into), rest, 0x43);
-    memory.close();
-    vm.close();
-  }));
+  pointTest('3.3', { needs, variant: 'implicit, engine, becoming private' }, () =>
+    withKvm(async (kvm) => {
+      const vm = kvm.createVm('sw-protected');
+      const { memory, low } = space(vm);
+      const cut = vm.createGuestMemfd(CHUNK_SIZE);
+      let region = memory.add({ ...CHUNK, private: { guestMemfd: cut }, attributes: 'private' });
+      const conversions: string[] = [];
+      const guest = new Guest(vm, 0, low, {
+        handlers: {
+          memoryFault: (exit) => {
+            if (conversions.length === 0) {
+              // The guest wants what was private: it gets memory of that kind, shared until its fault is served.
+              memory.remove(region, { keepGuestMemfd: false });
+              region = memory.add({ ...CHUNK, private: true });
+            }
+            const { to, source, changed } = memory.handleMemoryFault(exit, { vcpu: 0 });
+            conversions.push(`${to} ${source} ${changed}`);
+          },
+        },
+      });
+      cut.close();
+      const range = { gpa: AREA_GPA + BigInt(PAGE), size: PAGE };
+      await guest.run(fill(range, 0x21), compare(range, 0x21));
+      expect(conversions).toEqual([`private memory-fault ${PAGE}`]);
+      expect(memory.attributes.at(range.gpa)).toBe('private');
+      expectBytes((into) => memory.readInto(range.gpa, into, { side: 'shared' }), range, 0);
+      // The rest of it stayed shared, and both sides see the same there.
+      const rest = { gpa: AREA_GPA + BigInt(2 * PAGE), size: CHUNK_SIZE - 2 * PAGE };
+      await guest.run(fill(rest, 0x43));
+      expectBytes((into) => memory.readInto(rest.gpa, into), rest, 0x43);
+      memory.close();
+      vm.close();
+    }),
+  );
 });
 
 function space(vm: Vm): { memory: GuestMemory; low: Uint8Array } {

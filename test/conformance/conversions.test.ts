@@ -21,7 +21,10 @@ const SET_UPS: readonly SetUp[] = [
   { name: '4 vCPUs, 1 slot, anonymous memory', vcpus: 4 },
   {
     name: '4 vCPUs, 3 slots of one guest_memfd from an odd page on, shared memory',
-    vcpus: 4, slots: 3, offset: PAGE, backing: 'shared',
+    vcpus: 4,
+    slots: 3,
+    offset: PAGE,
+    backing: 'shared',
   },
   { name: '4 vCPUs, 3 slots with a guest_memfd each, memfd', vcpus: 4, slots: 3, apart: true, backing: 'memfd' },
   { name: '2 vCPUs, 2 slots, huge pages', vcpus: 2, slots: 2, aligned: true, backing: 'hugetlb' },
@@ -30,8 +33,8 @@ const SET_UPS: readonly SetUp[] = [
 
 for (const { name, vcpus, aligned = false, ...area } of SET_UPS) {
   const spacing = aligned ? Math.ceil(CHUNK_SIZE / TWO_MIB) * TWO_MIB : CHUNK_SIZE;
-  const run = (play: (scene: Scene) => Promise<void>) => once(() => (
-    flow({ vcpus, spacing, area: (vm) => new RawArea(vm, { size: vcpus * spacing, ...area }), play })));
+  const run = (play: (scene: Scene) => Promise<void>) =>
+    once(() => flow({ vcpus, spacing, area: (vm) => new RawArea(vm, { size: vcpus * spacing, ...area }), play }));
 
   describe(`conversions by hypercall: ${name}`, () => {
     for (const fallocate of [false, true]) {

@@ -49,7 +49,11 @@ const once = (name: string, play: () => Promise<VcpuExit>) => (): Promise<VcpuEx
 };
 
 const slotRemoved = once('slot removed', async () => {
-  const { vm, guest: { vcpu }, mapping } = scene();
+  const {
+    vm,
+    guest: { vcpu },
+    mapping,
+  } = scene();
   const guestMemfd = vm.createGuestMemfd(PAGE);
   vm.setUserMemoryRegion2({ slot: SLOT, gpa: GPA, size: PAGE, mapping, guestMemfd });
   vm.setMemoryAttributes({ address: GPA, size: PAGE, attributes: PRIVATE });
@@ -59,7 +63,11 @@ const slotRemoved = once('slot removed', async () => {
 });
 
 const noGuestMemfd = once('no guest_memfd', () => {
-  const { vm, guest: { vcpu }, mapping } = scene();
+  const {
+    vm,
+    guest: { vcpu },
+    mapping,
+  } = scene();
   vm.setUserMemoryRegion({ slot: SLOT, gpa: GPA, size: PAGE, mapping });
   vm.setMemoryAttributes({ address: GPA, size: PAGE, attributes: PRIVATE });
   return vcpu.run({ timeoutMs: 30_000 });
@@ -80,7 +88,10 @@ describe('4 memory-fault exits', () => {
   });
   pointTest('4.6', { needs }, async () => {
     expect(await noGuestMemfd()).toMatchObject({
-      flags: BigInt(KVM_MEMORY_EXIT_FLAG_PRIVATE), private: true, gpa: GPA, size: BigInt(PAGE),
+      flags: BigInt(KVM_MEMORY_EXIT_FLAG_PRIVATE),
+      private: true,
+      gpa: GPA,
+      size: BigInt(PAGE),
     });
   });
 

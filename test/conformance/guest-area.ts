@@ -76,11 +76,18 @@ export class RawArea implements Area {
     this.slots = Array.from({ length: slots }, (_, index) => {
       const guestMemfd = one ?? vm.createGuestMemfd(offset + each);
       const slot = {
-        gpa: gpa + BigInt(index * each), size: each, mapping: mapBacking(each, backing),
-        guestMemfd, offset: apart ? offset : offset + index * each,
+        gpa: gpa + BigInt(index * each),
+        size: each,
+        mapping: mapBacking(each, backing),
+        guestMemfd,
+        offset: apart ? offset : offset + index * each,
       };
       vm.setUserMemoryRegion2({
-        slot: 10 + index, gpa: slot.gpa, size: each, mapping: slot.mapping, guestMemfd,
+        slot: 10 + index,
+        gpa: slot.gpa,
+        size: each,
+        mapping: slot.mapping,
+        guestMemfd,
         guestMemfdOffset: BigInt(slot.offset),
       });
       return slot;
@@ -137,7 +144,9 @@ export class RawArea implements Area {
     }
     if ((wanted & SET_ATTRIBUTES) !== 0n) {
       this.#vm.setMemoryAttributes({
-        address: gpa, size: range.size, attributes: toShared ? 0n : BigInt(KVM_MEMORY_ATTRIBUTE_PRIVATE),
+        address: gpa,
+        size: range.size,
+        attributes: toShared ? 0n : BigInt(KVM_MEMORY_ATTRIBUTE_PRIVATE),
       });
       this.#see('3.3');
     }

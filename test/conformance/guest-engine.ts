@@ -78,8 +78,8 @@ export class EngineArea implements Area {
     if (exit.nr !== KVM_HC_MAP_GPA_RANGE) throw new Error(`Expected KVM_HC_MAP_GPA_RANGE and not hypercall ${exit.nr}`);
     this.#see('3.1');
     const [gpa = 0n, pages = 0n] = exit.args;
-    const outcome = this.#asks === 'hypercall'
-      ? this.memory.handleHypercall(exit) : await this.memory.handleHypercallAsync(exit);
+    const outcome =
+      this.#asks === 'hypercall' ? this.memory.handleHypercall(exit) : await this.memory.handleHypercallAsync(exit);
     if (outcome?.ret !== 0n || exit.ret[0] !== 0n) {
       throw new Error(`The hypercall came to ${outcome?.ret}`, { cause: outcome?.error });
     }

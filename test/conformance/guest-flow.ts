@@ -46,8 +46,11 @@ async function play({ vcpus, spacing = CHUNK_SIZE, area: open, play: playOne }: 
     const { low, handlers } = opened;
     const guests = Array.from({ length: vcpus }, (_, id) => new Guest(vm, id, low, { cpuid, handlers }));
     // Waits for all of them: none may run on while its memory is taken away.
-    const ends = await Promise.allSettled(guests.map((guest, index) => (
-      playOne({ guest, area: opened, base: AREA_GPA + BigInt(index * spacing), findings }))));
+    const ends = await Promise.allSettled(
+      guests.map((guest, index) =>
+        playOne({ guest, area: opened, base: AREA_GPA + BigInt(index * spacing), findings }),
+      ),
+    );
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
     findings.add('3.17', vcpus);
     for (const [point, times] of opened.seen) findings.add(point, times);

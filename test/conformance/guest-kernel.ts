@@ -10,8 +10,9 @@ import type { VmTypeName } from '../../lib/index.ts';
 export { lacksCompiler } from './support-kernel.ts';
 
 export interface Answers {
-  readonly attributes:
-    Readonly<Record<'none' | 'private' | 'otherBits' | 'flags' | 'noSize' | 'oddAddress' | 'oddSize' | 'wrap', string>>;
+  readonly attributes: Readonly<
+    Record<'none' | 'private' | 'otherBits' | 'flags' | 'noSize' | 'oddAddress' | 'oddSize' | 'wrap', string>
+  >;
   readonly prefault: Readonly<Record<'flags' | 'oddAddress' | 'oddSize' | 'noSize' | 'wrap', string>>;
   readonly lifetime: Readonly<Record<'punch' | 'allocate' | 'close', string>>;
 }
@@ -29,8 +30,15 @@ function program(): string {
   if (directory === undefined) {
     const made = mkdtempSync(join(tmpdir(), 'node-kvm-'));
     process.once('exit', () => rmSync(made, { recursive: true, force: true }));
-    execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-o', join(made, 'ask'),
-      fileURLToPath(new URL('guest-kernel.c', import.meta.url))]);
+    execFileSync('cc', [
+      '-O1',
+      '-Wall',
+      '-Wextra',
+      '-Werror',
+      '-o',
+      join(made, 'ask'),
+      fileURLToPath(new URL('guest-kernel.c', import.meta.url)),
+    ]);
     directory = made;
   }
   return join(directory, 'ask');

@@ -14,17 +14,19 @@ const BY_HOST = 0xaa;
 const BY_GUEST = 0x55;
 const needs = ['mapped-guest-memfd'] as const;
 
-pointTest('1.42', { needs: ['KVM_CAP_GUEST_MEMFD_FLAGS'] }, () => withVm('default', (vm) => {
-  expect(flagsOf(vm) & (MMAP | INIT_SHARED)).toBe(MMAP | INIT_SHARED);
-}));
+pointTest('1.42', { needs: ['KVM_CAP_GUEST_MEMFD_FLAGS'] }, () =>
+  withVm('default', (vm) => {
+    expect(flagsOf(vm) & (MMAP | INIT_SHARED)).toBe(MMAP | INIT_SHARED);
+  }),
+);
 
 type Bind = (vm: Vm, guestMemfd: GuestMemfd) => void;
 
 const bind: Bind = (vm, guestMemfd) => vm.setUserMemoryRegion2({ slot: 1, gpa: GPA, size: PAGE, guestMemfd });
 
 /** The slot's user address is then memory that nobody can touch: node-kvm would give the file's own mapping. */
-const bindBare: Bind = (vm, guestMemfd) => nativeOf(vm).setUserMemoryRegion(
-  2, 1, KVM_MEM_GUEST_MEMFD, GPA, 4096n, null, 0n, nativeOf(guestMemfd), 0n);
+const bindBare: Bind = (vm, guestMemfd) =>
+  nativeOf(vm).setUserMemoryRegion(2, 1, KVM_MEM_GUEST_MEMFD, GPA, 4096n, null, 0n, nativeOf(guestMemfd), 0n);
 
 /** What the guest said, and what the host then found in the file. */
 async function play(bindIt: Bind): Promise<{ guest: string; host: Record<string, number> }> {
@@ -46,9 +48,9 @@ async function play(bindIt: Bind): Promise<{ guest: string; host: Record<string,
   return { guest: said, host: tally(Array.from(mapping.read(0, PAGE), String)) };
 }
 
-describe('with the file\'s own mapping as user address', () => {
+describe("with the file's own mapping as user address", () => {
   const played = once(() => play(bind));
-  const variant = 'the file\'s mapping beside it';
+  const variant = "the file's mapping beside it";
 
   pointTest('1.43', { variant, needs }, async () => expect((await played()).guest).toBe('done'));
   pointTest('1.44', { variant, needs }, async () => expect((await played()).host).toEqual({ [BY_GUEST]: PAGE }));

@@ -10,7 +10,11 @@ export const CHUNK_SIZE = LARGE + PAGE;
 
 /** Offset and size: a page, and 2 MiB, aligned and not, and the page behind. */
 export const RANGES: readonly (readonly [number, number])[] = [
-  [0, PAGE], [0, LARGE], [PAGE, PAGE], [PAGE, LARGE], [LARGE, PAGE],
+  [0, PAGE],
+  [0, LARGE],
+  [PAGE, PAGE],
+  [PAGE, LARGE],
+  [LARGE, PAGE],
 ];
 
 /** Which points were looked at, and how often; and where the first error was. */
@@ -55,8 +59,9 @@ export async function explicitConversion(scene: Scene, options: ExplicitOptions)
   const { fallocate, everyPage, sharedSide } = options;
   const { guest, area, base, findings } = scene;
   // Each vCPU has patterns of its own, so that no chunk can pass for another.
-  const [before, initial, p1, p2, p3, p4] = [0xa0, 0xc0, 0x10, 0x20, 0x30, 0x40].map((pattern) => pattern + guest.id) as
-    [number, number, number, number, number, number];
+  const [before, initial, p1, p2, p3, p4] = [0xa0, 0xc0, 0x10, 0x20, 0x30, 0x40].map(
+    (pattern) => pattern + guest.id,
+  ) as [number, number, number, number, number, number];
   const chunk = { gpa: base, size: CHUNK_SIZE };
   const left = sharedSide === 'kept' ? p1 : 0;
 
@@ -104,12 +109,14 @@ export async function explicitConversion(scene: Scene, options: ExplicitOptions)
 
 /** Every odd page becomes shared again, one at a time; every even one stays private. */
 async function oddPages(
-  { guest, area }: Scene, { gpa, size }: Range, fallocate: boolean,
+  { guest, area }: Scene,
+  { gpa, size }: Range,
+  fallocate: boolean,
   { left, p2, p3 }: Readonly<Record<'left' | 'p2' | 'p3', number>>,
 ): Promise<void> {
   for (let offset = 0; offset < size; offset += PAGE) {
     const page = { gpa: gpa + BigInt(offset), size: PAGE };
-    if (offset / PAGE % 2 === 1) {
+    if ((offset / PAGE) % 2 === 1) {
       await area.convert(guest, page, 'shared', fallocate);
       area.expectShared(page, left);
       area.fillShared(page, p3);
@@ -147,6 +154,7 @@ export async function holePunching({ guest, area, base, findings }: Scene, preci
 function around(whole: Range, range: Range): Range[] {
   const [end, last] = [range.gpa + BigInt(range.size), whole.gpa + BigInt(whole.size)];
   return [
-    { gpa: whole.gpa, size: Number(range.gpa - whole.gpa) }, { gpa: end, size: Number(last - end) },
+    { gpa: whole.gpa, size: Number(range.gpa - whole.gpa) },
+    { gpa: end, size: Number(last - end) },
   ].filter(({ size }) => size > 0);
 }

@@ -1,8 +1,18 @@
 /** vCPUs with the guest of guest-code.ts in them, which take orders from the test. */
 import type { CpuidEntry, HypercallExit, MemoryFaultExit, Segment, Vcpu, VcpuExit, Vm } from '../../lib/index.ts';
 import {
-  CODE, DIFFERS_PORT, DONE_PORT, EXCEPTION_PORT, GUEST_TABLES, MAX_ORDERS, mailboxOf, OPERATIONS,
-  ORDER_BYTES, ORDERS_AT, PAGE_TABLES, REFUSED_PORT,
+  CODE,
+  DIFFERS_PORT,
+  DONE_PORT,
+  EXCEPTION_PORT,
+  GUEST_TABLES,
+  MAX_ORDERS,
+  mailboxOf,
+  OPERATIONS,
+  ORDER_BYTES,
+  ORDERS_AT,
+  PAGE_TABLES,
+  REFUSED_PORT,
 } from './guest-code.ts';
 import type { Operation } from './guest-code.ts';
 
@@ -39,8 +49,11 @@ export interface Handlers {
 export const fill = (range: Range, byte: number): Order => ({ operation: 'fill', ...range, value: word(byte) });
 export const compare = (range: Range, byte: number): Order => ({ operation: 'compare', ...range, value: word(byte) });
 /** KVM_HC_MAP_GPA_RANGE. */
-export const convert = (range: Range, attributes: bigint): Order => (
-  { operation: 'convert', ...range, value: attributes });
+export const convert = (range: Range, attributes: bigint): Order => ({
+  operation: 'convert',
+  ...range,
+  value: attributes,
+});
 /** Reads the first word of every page. */
 export const touch = (range: Range): Order => ({ operation: 'touch', ...range, value: 0n });
 /** Reads one word for ever. */
@@ -110,7 +123,8 @@ export class Guest {
       const { rip, rdi, rcx } = this.vcpu.getRegs({ pending: 'keep' });
       const where = [rip, rdi, rcx].map((register) => `0x${register.toString(16)}`);
       throw new Error(
-        `vCPU ${this.id} stopped at rip ${where[0]}, rdi ${where[1]}, rcx ${where[2]}: ${describeExit(exit)}`);
+        `vCPU ${this.id} stopped at rip ${where[0]}, rdi ${where[1]}, rcx ${where[2]}: ${describeExit(exit)}`,
+      );
     }
     if (exit.port === DONE_PORT) return true;
     const word = (offset: number): string => `0x${this.#mailbox.getBigUint64(offset, true).toString(16)}`;
@@ -128,17 +142,33 @@ export class Guest {
 }
 
 export function describeExit(exit: VcpuExit): string {
-  return JSON.stringify(exit, (_key, value: unknown) => (
-    typeof value === 'bigint' ? `0x${value.toString(16)}` : value));
+  return JSON.stringify(exit, (_key, value: unknown) =>
+    typeof value === 'bigint' ? `0x${value.toString(16)}` : value,
+  );
 }
 
 const flat = (selector: number, type: number, l: boolean): Segment => ({
-  base: 0n, limit: 0xffff_ffff, selector, type, present: true, dpl: 0, db: !l, s: true, l, g: true, avl: false,
+  base: 0n,
+  limit: 0xffff_ffff,
+  selector,
+  type,
+  present: true,
+  dpl: 0,
+  db: !l,
+  s: true,
+  l,
+  g: true,
+  avl: false,
   unusable: false,
 });
 const data = flat(16, 3, false);
 const longMode = {
-  cs: flat(8, 11, true), ds: data, es: data, fs: data, gs: data, ss: data,
+  cs: flat(8, 11, true),
+  ds: data,
+  es: data,
+  fs: data,
+  gs: data,
+  ss: data,
   cr0: 0x8001_0033n, // PG, WP, NE, ET, MP, PE
   cr3: PAGE_TABLES,
   cr4: 0x20n, // PAE

@@ -4,7 +4,7 @@
  */
 
 export type Section =
-  | 'guest_memfd' | 'slots' | 'conversions' | 'memory-fault exits' | 'pre-fault' | 'attributes' | 'SEV' | 'TDX';
+  'guest_memfd' | 'slots' | 'conversions' | 'memory-fault exits' | 'pre-fault' | 'attributes' | 'SEV' | 'TDX';
 
 export interface Point {
   /** Section and number: `'1.17'`. */
@@ -22,8 +22,8 @@ const l = (text: string): Entry => ['L', text];
 const TEXTS: Readonly<Record<Section, readonly Entry[]>> = {
   guest_memfd: [
     l('none of the 64 creation flags is known: EINVAL'),
-    n('each flag that the VM\'s capability has makes a file'),
-    n('each flag that the VM\'s capability lacks: EINVAL'),
+    n("each flag that the VM's capability has makes a file"),
+    n("each flag that the VM's capability lacks: EINVAL"),
     'every size below one page: EINVAL',
     'size 0, a negative size, a page and a byte: EINVAL',
     'a file of one page has the size of one page',
@@ -75,9 +75,9 @@ const TEXTS: Readonly<Record<Section, readonly Entry[]>> = {
     'as many slots of 2 MiB as the limit allows can be made',
     'one more slot: EINVAL',
     'the system handle is no guest_memfd: EINVAL',
-    'the VM\'s handle is no guest_memfd: EINVAL',
+    "the VM's handle is no guest_memfd: EINVAL",
     'a memfd is no guest_memfd: EINVAL',
-    'another VM\'s guest_memfd: EINVAL',
+    "another VM's guest_memfd: EINVAL",
     'that guest_memfd is taken by its own VM',
     'each offset inside the first page of the file: EINVAL',
     'offset 0 is taken, and the file may be closed then',
@@ -171,17 +171,15 @@ const TEXTS: Readonly<Record<Section, readonly Entry[]>> = {
     'mirrors and owners may be moved and freed in any order',
     n('debug commands decrypt what was encrypted, in any size and place'),
   ],
-  TDX: [
-    'the type is not offered without the hardware',
-    'making a VM of that type: EINVAL',
-  ],
+  TDX: ['the type is not offered without the hardware', 'making a VM of that type: EINVAL'],
 };
 
-export const POINTS: readonly Point[] = Object.entries(TEXTS).flatMap(([section, entries], at) => (
+export const POINTS: readonly Point[] = Object.entries(TEXTS).flatMap(([section, entries], at) =>
   entries.map((entry, index): Point => {
     const base = { id: `${at + 1}.${index + 1}`, section: section as Section };
     return typeof entry === 'string' ? { ...base, text: entry } : { ...base, generation: entry[0], text: entry[1] };
-  })));
+  }),
+);
 
 const byId = new Map(POINTS.map((one) => [one.id, one]));
 

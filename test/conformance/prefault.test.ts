@@ -50,8 +50,10 @@ const RACING = {
 };
 
 for (const { variant, type, private: isPrivate } of SET_UPS) {
-  const needs = type === 'default' ? ['KVM_CAP_PRE_FAULT_MEMORY'] as const
-    : ['KVM_CAP_PRE_FAULT_MEMORY', 'private-memory'] as const;
+  const needs =
+    type === 'default'
+      ? (['KVM_CAP_PRE_FAULT_MEMORY'] as const)
+      : (['KVM_CAP_PRE_FAULT_MEMORY', 'private-memory'] as const);
   const test = (id: string, run: (scene: Scene) => unknown, more: More = {}): void => {
     const words = more.variant === undefined ? variant : `${variant}, ${more.variant}`;
     pointTest(id, { needs, lacks: more.lacks, variant: words }, () => withScene(type, isPrivate, run));
@@ -60,7 +62,11 @@ for (const { variant, type, private: isPrivate } of SET_UPS) {
   describe(`5 pre-fault: ${variant}`, () => {
     test('5.1', ({ vcpu, gpa }) => {
       for (const [offset, size] of [
-        [0, TWO_MIB], [0, SIZE], [TWO_MIB, 2 * PAGE], [SIZE, PAGE], [SIZE, TWO_MIB],
+        [0, TWO_MIB],
+        [0, SIZE],
+        [TWO_MIB, 2 * PAGE],
+        [SIZE, PAGE],
+        [SIZE, TWO_MIB],
       ] as const) {
         const call = prefaultOnce(vcpu, gpa + BigInt(offset), size);
         // Progress is what the kernel took off the size; the API has no third answer.
@@ -84,33 +90,44 @@ for (const { variant, type, private: isPrivate } of SET_UPS) {
       await guest.run(touch({ gpa: WINDOW, size: SIZE }));
     });
 
-    test('5.3', async ({ vm, guest, vcpu, gpa, addSlot }) => {
-      const seen = new Set<string>();
-      for (let round = 0; round < 8; round++) {
-        const racing = vcpu.preFaultMemoryAsync({ gpa, size: SIZE }).then(() => 'success', outcomeOf);
+    test(
+      '5.3',
+      async ({ vm, guest, vcpu, gpa, addSlot }) => {
+        const seen = new Set<string>();
+        for (let round = 0; round < 8; round++) {
+          const racing = vcpu.preFaultMemoryAsync({ gpa, size: SIZE }).then(() => 'success', outcomeOf);
+          vm.deleteMemslot(SLOT);
+          seen.add(await racing);
+          addSlot();
+          expect(prefault(vcpu, gpa, SIZE)).toEqual({ outcome: 'success', left: 0n });
+        }
+        // Before the slot went, in the middle, or after: whichever it was.
+        expect([...seen].filter((one) => !['success', 'ENOENT', 'EAGAIN', 'EFAULT'].includes(one))).toEqual([]);
+        await guest.run(touch({ gpa: WINDOW, size: SIZE }));
+      },
+      RACING,
+    );
+
+    test(
+      '5.3',
+      async ({ vm, guest, vcpu, gpa, addSlot }) => {
+        if (!MODERN) {
+          kernelDiffers(
+            '5.3',
+            'a pre-fault never ends once a slot is deleted, until a signal comes or the vCPU has run',
+          );
+        }
+        expect(prefaultOnce(vcpu, gpa, TWO_MIB)).toHaveProperty('done');
         vm.deleteMemslot(SLOT);
-        seen.add(await racing);
+        // Running, the vCPU gives up page tables that the deletion made obsolete; pre-fault of older kernels does not.
+        await guest.run(touch({ gpa: 0n, size: PAGE }));
+        expect(prefault(vcpu, gpa, SIZE)).toEqual({ outcome: isPrivate ? 'EFAULT' : 'ENOENT', left: BigInt(SIZE) });
         addSlot();
         expect(prefault(vcpu, gpa, SIZE)).toEqual({ outcome: 'success', left: 0n });
-      }
-      // Before the slot went, in the middle, or after: whichever it was.
-      expect([...seen].filter((one) => !['success', 'ENOENT', 'EAGAIN', 'EFAULT'].includes(one))).toEqual([]);
-      await guest.run(touch({ gpa: WINDOW, size: SIZE }));
-    }, RACING);
-
-    test('5.3', async ({ vm, guest, vcpu, gpa, addSlot }) => {
-      if (!MODERN) {
-        kernelDiffers('5.3', 'a pre-fault never ends once a slot is deleted, until a signal comes or the vCPU has run');
-      }
-      expect(prefaultOnce(vcpu, gpa, TWO_MIB)).toHaveProperty('done');
-      vm.deleteMemslot(SLOT);
-      // Running, the vCPU gives up the page tables that the deletion made obsolete; older kernels' pre-fault does not.
-      await guest.run(touch({ gpa: 0n, size: PAGE }));
-      expect(prefault(vcpu, gpa, SIZE)).toEqual({ outcome: isPrivate ? 'EFAULT' : 'ENOENT', left: BigInt(SIZE) });
-      addSlot();
-      expect(prefault(vcpu, gpa, SIZE)).toEqual({ outcome: 'success', left: 0n });
-      await guest.run(touch({ gpa: WINDOW, size: SIZE }));
-    }, { variant: 'gone between two calls' });
+        await guest.run(touch({ gpa: WINDOW, size: SIZE }));
+      },
+      { variant: 'gone between two calls' },
+    );
 
     test('5.4', ({ vcpu, gpa }) => expect(prefault(vcpu, gpa, TWO_MIB)).toEqual({ outcome: 'success', left: 0n }));
 
@@ -134,18 +151,28 @@ for (const { variant, type, private: isPrivate } of SET_UPS) {
 
 describe('5 pre-fault: arguments', () => {
   const options = { needs: ['KVM_CAP_PRE_FAULT_MEMORY'], lacks: lacksCompiler } as const;
-  pointTest('5.8', options, () => withScene('default', false, ({ vcpu, gpa }) => {
-    // Refused by name, before the kernel sees them; there are no flags to pass.
-    for (const range of [
-      { gpa: gpa + 1n, size: PAGE }, { gpa, size: PAGE - 1 }, { gpa, size: 0 }, { gpa, size: 2n ** 64n - 4096n },
-    ]) {
-      expect(() => vcpu.preFaultMemory(range)).toThrow(RangeError);
-    }
-    expect(() => vcpu.preFaultMemory({ gpa, size: PAGE, flags: 1n } as never)).toThrow(/flags/);
-    const refused = 'EINVAL';
-    expect(askKernel('prefault'))
-      .toEqual({ flags: refused, oddAddress: refused, oddSize: refused, noSize: refused, wrap: refused });
-  }));
+  pointTest('5.8', options, () =>
+    withScene('default', false, ({ vcpu, gpa }) => {
+      // Refused by name, before the kernel sees them; there are no flags to pass.
+      for (const range of [
+        { gpa: gpa + 1n, size: PAGE },
+        { gpa, size: PAGE - 1 },
+        { gpa, size: 0 },
+        { gpa, size: 2n ** 64n - 4096n },
+      ]) {
+        expect(() => vcpu.preFaultMemory(range)).toThrow(RangeError);
+      }
+      expect(() => vcpu.preFaultMemory({ gpa, size: PAGE, flags: 1n } as never)).toThrow(/flags/);
+      const refused = 'EINVAL';
+      expect(askKernel('prefault')).toEqual({
+        flags: refused,
+        oddAddress: refused,
+        oddSize: refused,
+        noSize: refused,
+        wrap: refused,
+      });
+    }),
+  );
 });
 
 type Call = { readonly failed: string } | { readonly done: bigint; readonly gpa: bigint; readonly size: bigint };
@@ -168,9 +195,7 @@ function prefault(vcpu: Vcpu, gpa: bigint, size: number): { outcome: string; lef
   }
 }
 
-async function withScene(
-  type: VmTypeName, isPrivate: boolean, use: (scene: Scene) => unknown,
-): Promise<void> {
+async function withScene(type: VmTypeName, isPrivate: boolean, use: (scene: Scene) => unknown): Promise<void> {
   await withKvm(async (kvm) => {
     const vm = kvm.createVm(type);
     using low = HostMapping.anonymous(LOW_SIZE);
@@ -200,8 +225,8 @@ function highest(kvm: Kvm, size: number): bigint {
   const leaf = kvm.getSupportedCpuid().find((entry) => entry.function === 0x8000_0008);
   const eax = leaf?.eax ?? 36;
   // Bits 23:16 are the guest's own width, where there is one.
-  const width = BigInt((eax >>> 16 & 0xff) || (eax & 0xff));
+  const width = BigInt((eax >>> 16) & 0xff || eax & 0xff);
   const all = 1n << width;
   const end = width > 40n ? all - (12n << 30n) : all < 0xfd_0000_0000n ? all : 0xfd_0000_0000n;
-  return (end - BigInt(size)) / BigInt(TWO_MIB) * BigInt(TWO_MIB);
+  return ((end - BigInt(size)) / BigInt(TWO_MIB)) * BigInt(TWO_MIB);
 }

@@ -26,7 +26,10 @@ interface Kind {
 const KINDS: readonly Kind[] = [
   { variant: 'sw-protected VM', type: 'sw-protected', flags: 0n, question: 'descriptors', needs: ['private-memory'] },
   {
-    variant: 'default VM', type: 'default', flags: MMAP | INIT_SHARED, question: 'descriptors-shared',
+    variant: 'default VM',
+    type: 'default',
+    flags: MMAP | INIT_SHARED,
+    question: 'descriptors-shared',
     needs: ['mapped-guest-memfd'],
   },
 ];
@@ -41,11 +44,20 @@ interface Raw {
 }
 
 /** Past the checks of setUserMemoryRegion2(), which has a word for each of what the kernel has one errno for. */
-const setRaw = (vm: Vm, { slot, gpa, size, file, offset = 0, mapping }: Raw): string => outcome(() => {
-  nativeOf(vm).setUserMemoryRegion(
-    2, slot, KVM_MEM_GUEST_MEMFD, gpa, BigInt(size), mapping === null ? null : nativeOf(mapping), 0n,
-    file === undefined ? null : nativeOf(file), BigInt(offset));
-});
+const setRaw = (vm: Vm, { slot, gpa, size, file, offset = 0, mapping }: Raw): string =>
+  outcome(() => {
+    nativeOf(vm).setUserMemoryRegion(
+      2,
+      slot,
+      KVM_MEM_GUEST_MEMFD,
+      gpa,
+      BigInt(size),
+      mapping === null ? null : nativeOf(mapping),
+      0n,
+      file === undefined ? null : nativeOf(file),
+      BigInt(offset),
+    );
+  });
 
 for (const { variant, type, flags, question, needs } of KINDS) {
   const test = (id: string, run: () => void): void => pointTest(id, { variant, needs }, run);
@@ -62,11 +74,22 @@ for (const { variant, type, flags, question, needs } of KINDS) {
       // What the host can map comes with a mapping of its own.
       const mapping = flags === 0n ? memory : null;
       const beside = flags === 0n ? { mapping: memory } : {};
-      const set = (of: Vm, given: object, guestMemfdOffset = 0n): string => outcome(() => of.setUserMemoryRegion2({
-        slot: SLOT, gpa: GPA, size: TWO_MIB, guestMemfd: given as GuestMemfd, guestMemfdOffset, ...beside }));
+      const set = (of: Vm, given: object, guestMemfdOffset = 0n): string =>
+        outcome(() =>
+          of.setUserMemoryRegion2({
+            slot: SLOT,
+            gpa: GPA,
+            size: TWO_MIB,
+            guestMemfd: given as GuestMemfd,
+            guestMemfdOffset,
+            ...beside,
+          }),
+        );
       const raw = { slot: SLOT, gpa: GPA, size: TWO_MIB, file, mapping };
       const result = {
-        system: set(vm, kvm), vm: set(vm, vm), memfd: set(vm, memfd),
+        system: set(vm, kvm),
+        vm: set(vm, vm),
+        memfd: set(vm, memfd),
         foreign: [set(other, file), setRaw(other, raw)],
         own: set(vm, file),
         offsets: [{}, {}] as Record<string, number>[],
@@ -77,11 +100,19 @@ for (const { variant, type, flags, question, needs } of KINDS) {
         tally(Array.from(numbers(1, PAGE), (offset) => setRaw(vm, { ...raw, offset }))),
         outcomes(numbers(1, PAGE), (offset) => {
           vm.setUserMemoryRegion2({
-            slot: SLOT, gpa: GPA, size: TWO_MIB, guestMemfd: file, guestMemfdOffset: BigInt(offset), ...beside });
+            slot: SLOT,
+            gpa: GPA,
+            size: TWO_MIB,
+            guestMemfd: file,
+            guestMemfdOffset: BigInt(offset),
+            ...beside,
+          });
         }),
       ];
       result.atZero = [
-        set(vm, file), outcome(() => file.close()), String(vm.memslots.has(SLOT)),
+        set(vm, file),
+        outcome(() => file.close()),
+        String(vm.memslots.has(SLOT)),
         outcome(() => vm.deleteMemslot(SLOT)),
       ];
       return result;
@@ -90,7 +121,11 @@ for (const { variant, type, flags, question, needs } of KINDS) {
     test('2.8', () => expect(played().system).toBe('TypeError'));
     test('2.9', () => expect(played().vm).toBe('TypeError'));
     test('2.10', () => expect(played().memfd).toBe('TypeError'));
-    for (const [id, what] of [['2.8', 'system'], ['2.9', 'vm'], ['2.10', 'memfd']] as const) {
+    for (const [id, what] of [
+      ['2.8', 'system'],
+      ['2.9', 'vm'],
+      ['2.10', 'memfd'],
+    ] as const) {
       // The addon gives only guest_memfds to the kernel.
       pointTest(id, { variant: `${variant}, in a child process`, needs, lacks: lacksCompiler }, () => {
         expect([asked()[what], asked()['guestMemfd']]).toEqual(['EINVAL', 'success']);
@@ -110,7 +145,11 @@ for (const { variant, type, flags, question, needs } of KINDS) {
       using memory = HostMapping.anonymous(FILE_SIZE);
       const mapping = flags === 0n ? memory : null;
       const region = (slot: number, gpa: bigint, offset: number): UserMemoryRegion2 => ({
-        slot, gpa, size: HALF, guestMemfd: file, guestMemfdOffset: BigInt(offset),
+        slot,
+        gpa,
+        size: HALF,
+        guestMemfd: file,
+        guestMemfdOffset: BigInt(offset),
         ...(flags === 0n ? { mapping: memory } : {}),
       });
       const set = (one: UserMemoryRegion2): string => outcome(() => vm.setUserMemoryRegion2(one));

@@ -13,15 +13,18 @@ const ROUNDS = 10;
 const [HERE, STALE, BELOW] = [1, 2, 7];
 const timeout = 1_800_000;
 
-const quirk = outcome(() => withVm('default', (vm) => {
-  const quirks = BigInt(vm.checkExtension('KVM_CAP_DISABLE_QUIRKS2'));
-  if ((quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL) === 0n) throw new Error('no quirk');
-}));
+const quirk = outcome(() =>
+  withVm('default', (vm) => {
+    const quirks = BigInt(vm.checkExtension('KVM_CAP_DISABLE_QUIRKS2'));
+    if ((quirks & KVM_X86_QUIRK_SLOT_ZAP_ALL) === 0n) throw new Error('no quirk');
+  }),
+);
 
 const MODES = [
   { variant: 'a change of slots drops all pages', prepare: (): void => undefined, lacks: undefined },
   {
-    variant: 'it drops the slot\'s pages alone', lacks: quirk === 'success' ? undefined : 'KVM_X86_QUIRK_SLOT_ZAP_ALL',
+    variant: "it drops the slot's pages alone",
+    lacks: quirk === 'success' ? undefined : 'KVM_X86_QUIRK_SLOT_ZAP_ALL',
     prepare: (vm: Vm): void => vm.disableQuirks(KVM_X86_QUIRK_SLOT_ZAP_ALL),
   },
 ];
@@ -51,8 +54,8 @@ async function move(prepare: (vm: Vm) => void): Promise<Round> {
   using mapping = huge();
   put(mapping, 0, HERE);
   put(mapping, PAGE, BELOW);
-  const to = (gpa: bigint): string => (
-    outcome(() => vm.setUserMemoryRegion({ slot: SLOT, gpa, size: TWO_MIB, mapping })));
+  const to = (gpa: bigint): string =>
+    outcome(() => vm.setUserMemoryRegion({ slot: SLOT, gpa, size: TWO_MIB, mapping }));
   const outcomes = [to(GPA)];
   const spinner = new Spinner(vm);
   try {

@@ -22,20 +22,43 @@ const played = once((): Played => {
   const vm = kvm.createVm();
   const limit = vm.checkExtension('KVM_CAP_NR_MEMSLOTS');
   using mapping = HostMapping.anonymous((limit + 1) * TWO_MIB, { noreserve: true });
-  const region = (slot: number): UserMemoryRegion => (
-    { slot, gpa: BigInt(slot) * SIZE, size: TWO_MIB, mapping, mappingOffset: slot * TWO_MIB });
+  const region = (slot: number): UserMemoryRegion => ({
+    slot,
+    gpa: BigInt(slot) * SIZE,
+    size: TWO_MIB,
+    mapping,
+    mappingOffset: slot * TWO_MIB,
+  });
   for (let slot = 0; slot < limit; slot++) vm.setUserMemoryRegion(region(slot));
   const made = vm.memslots.size;
   const more = [
     outcome(() => vm.setUserMemoryRegion(region(limit))),
-    outcome(() => nativeOf(vm).setUserMemoryRegion(
-      1, limit, 0, BigInt(limit) * SIZE, SIZE, nativeOf(mapping), BigInt(limit) * SIZE, null, 0n)),
+    outcome(() =>
+      nativeOf(vm).setUserMemoryRegion(
+        1,
+        limit,
+        0,
+        BigInt(limit) * SIZE,
+        SIZE,
+        nativeOf(mapping),
+        BigInt(limit) * SIZE,
+        null,
+        0n,
+      ),
+    ),
   ];
   // Two slots make room for one that reaches half a slot too far, to either side.
   const hole = [limit >> 1, (limit >> 1) + 1] as const;
   for (const slot of hole) vm.deleteMemslot(slot);
-  const overlaps = [-1n, 1n].map((side) => messageOf(() => vm.setUserMemoryRegion({
-    ...region(hole[0]), gpa: BigInt(hole[0]) * SIZE + side * (SIZE / 2n), size: 2 * TWO_MIB })));
+  const overlaps = [-1n, 1n].map((side) =>
+    messageOf(() =>
+      vm.setUserMemoryRegion({
+        ...region(hole[0]),
+        gpa: BigInt(hole[0]) * SIZE + side * (SIZE / 2n),
+        size: 2 * TWO_MIB,
+      }),
+    ),
+  );
   const again = outcome(() => vm.setUserMemoryRegion({ ...region(hole[0]), size: 2 * TWO_MIB }));
   return { limit, made, more, overlaps, again };
 });

@@ -22,18 +22,26 @@ export const TYPES = [
   { variant: 'sw-protected VM', type: 'sw-protected', needs: ['KVM_CAP_GUEST_MEMFD', 'vm-type:sw-protected'] },
 ] as const;
 
-const FLAGS = [[0n, 'no flags'], [MMAP, 'MMAP'], [MMAP | INIT_SHARED, 'MMAP and INIT_SHARED']] as const;
+const FLAGS = [
+  [0n, 'no flags'],
+  [MMAP, 'MMAP'],
+  [MMAP | INIT_SHARED, 'MMAP and INIT_SHARED'],
+] as const;
 
 /**
  * What a default VM may lack is skipped by name; flags of other types are tried where they are reported, as nothing
  * says that they should be.
  */
-export const KINDS: readonly Kind[] = TYPES.flatMap(({ variant, type, needs }) => FLAGS
-  .filter(([flags]) => flags === 0n || type === 'default' || (flags & ~offered(type)) === 0n)
-  .map(([flags, name]): Kind => ({
-    variant: `${variant}, ${name}`, type, flags,
-    needs: flags !== 0n && type === 'default' ? [...needs, 'mapped-guest-memfd'] : needs,
-  })));
+export const KINDS: readonly Kind[] = TYPES.flatMap(({ variant, type, needs }) =>
+  FLAGS.filter(([flags]) => flags === 0n || type === 'default' || (flags & ~offered(type)) === 0n).map(
+    ([flags, name]): Kind => ({
+      variant: `${variant}, ${name}`,
+      type,
+      flags,
+      needs: flags !== 0n && type === 'default' ? [...needs, 'mapped-guest-memfd'] : needs,
+    }),
+  ),
+);
 
 function offered(type: VmTypeName): bigint {
   try {

@@ -20,8 +20,15 @@ export function askKernel(question: Question, type: VmTypeName = 'default'): Rec
   const directory = mkdtempSync(join(tmpdir(), 'node-kvm-'));
   try {
     const program = join(directory, 'ask');
-    execFileSync('cc', ['-O1', '-Wall', '-Wextra', '-Werror', '-o', program,
-      fileURLToPath(new URL('support-kernel.c', import.meta.url))]);
+    execFileSync('cc', [
+      '-O1',
+      '-Wall',
+      '-Wextra',
+      '-Werror',
+      '-o',
+      program,
+      fileURLToPath(new URL('support-kernel.c', import.meta.url)),
+    ]);
     const command = [question, String(vmTypeNumber(type))];
     const answer = execFileSync(program, command, { encoding: 'utf8', timeout: 600_000 });
     return JSON.parse(answer) as Record<string, string | number>;

@@ -35,8 +35,9 @@ export function kernelIs(wantedMajor: number, wantedMinor: number): boolean {
 }
 
 /** What KVM rests on here. `'none'`: it runs guests without the processor's help. */
-export const backend: 'vmx' | 'svm' | 'none' =
-  (/^flags\s*:.*\b(vmx|svm)\b/m.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? 'none') as 'vmx' | 'svm' | 'none';
+export const backend: 'vmx' | 'svm' | 'none' = (/^flags\s*:.*\b(vmx|svm)\b/m.exec(
+  readFileSync('/proc/cpuinfo', 'utf8'),
+)?.[1] ?? 'none') as 'vmx' | 'svm' | 'none';
 
 /**
  * Records with the running test that this kernel's answer to a point is another than the point's. The test asserts that

@@ -10,9 +10,15 @@ const lacks = hardware ? 'a processor without TDX' : undefined;
 describe('8 TDX', () => {
   pointTest('8.1', { lacks }, () => withKvm((kvm) => expect(kvm.vmTypes()).not.toContain('tdx')));
 
-  pointTest('8.2', { lacks }, () => withKvm((kvm) => {
-    expect(() => kvm.createVm('tdx')).toThrow(expect.objectContaining({
-      name: 'KvmUnsupportedError', capability: 'KVM_CAP_VM_TYPES', cause: expect.objectContaining({ code: 'EINVAL' }),
-    }));
-  }));
+  pointTest('8.2', { lacks }, () =>
+    withKvm((kvm) => {
+      expect(() => kvm.createVm('tdx')).toThrow(
+        expect.objectContaining({
+          name: 'KvmUnsupportedError',
+          capability: 'KVM_CAP_VM_TYPES',
+          cause: expect.objectContaining({ code: 'EINVAL' }),
+        }),
+      );
+    }),
+  );
 });

@@ -31,7 +31,9 @@ describe('closing twice', () => {
 
 describe('what nobody closed is given back by the collector', () => {
   kvmTest('VMs with all that belongs to them', APART, () => clean('close', 'collected', { input: [ROUNDS] }));
-  kvmTest('VMs whose vCPUs run, once they stop', APART, () => clean('close', 'collectedAfterRun', { input: [inLab ? '3' : '10'] }));
+  kvmTest('VMs whose vCPUs run, once they stop', APART, () =>
+    clean('close', 'collectedAfterRun', { input: [inLab ? '3' : '10'] }),
+  );
   kvmTest('a vCPU that runs, not before it was stopped', APART, async () => {
     expect(await clean('close', 'collectedWhileRunning')).toEqual(['interrupted', 'vcpu']);
   });

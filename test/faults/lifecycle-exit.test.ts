@@ -15,13 +15,41 @@ const NEEDS: Record<string, readonly Need[]> = {
 };
 
 const QUIET = [
-  'open', 'createVm', 'memory', 'memfd', 'slot', 'vcpu', 'run', 'ranApart', 'pendingExit', 'irqfd', 'ioeventfd', 'coalesced',
-  'dirtyRing', 'stats', 'guestMemfd', 'privateMemory',
+  'open',
+  'createVm',
+  'memory',
+  'memfd',
+  'slot',
+  'vcpu',
+  'run',
+  'ranApart',
+  'pendingExit',
+  'irqfd',
+  'ioeventfd',
+  'coalesced',
+  'dirtyRing',
+  'stats',
+  'guestMemfd',
+  'privateMemory',
 ];
 const BUSY = [
-  'running', 'runningForLong', 'runningWithTimeout', 'twoRunning', 'eventfdWait', 'exitsLoop', 'exitInsideLoop',
-  'exitInsideWait', 'closeInExitHandler', 'runInExitHandler', 'advicePending', 'workerRunning', 'conversionPending',
-  'allocationPending', 'prefaultPending', 'exitInConversion', 'everything',
+  'running',
+  'runningForLong',
+  'runningWithTimeout',
+  'twoRunning',
+  'eventfdWait',
+  'exitsLoop',
+  'exitInsideLoop',
+  'exitInsideWait',
+  'closeInExitHandler',
+  'runInExitHandler',
+  'advicePending',
+  'workerRunning',
+  'conversionPending',
+  'allocationPending',
+  'prefaultPending',
+  'exitInConversion',
+  'everything',
 ];
 /** A program takes seconds to start in the lab: there, what the host has not, and all the rest at once. */
 const IN_LAB = new Set([...Object.keys(NEEDS), 'everything', 'workerRunning', 'closeInExitHandler', 'exitInsideLoop']);

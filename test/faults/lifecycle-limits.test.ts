@@ -17,17 +17,35 @@ describe('too many open files', () => {
   limitTest('is EMFILE wherever one is opened, and what was open still works', async () => {
     const [said] = await clean('limits', 'files', { before: ['prlimit', '--nofile=80'] });
     expect(said!.split(', ')).toEqual([
-      'Kvm.open', 'createVm', 'Eventfd.create', 'createGuestMemfd', 'createVcpu', 'getStatsFd of the VM',
-      'getStatsFd of the vCPU', 'createDevice', 'HostFile.memfd', 'HostFile.open', 'GuestMemory.add of a memfd',
+      'Kvm.open',
+      'createVm',
+      'Eventfd.create',
+      'createGuestMemfd',
+      'createVcpu',
+      'getStatsFd of the VM',
+      'getStatsFd of the vCPU',
+      'createDevice',
+      'HostFile.memfd',
+      'HostFile.open',
+      'GuestMemory.add of a memfd',
     ]);
   });
 
-  limitTest('does not keep anybody from waiting for an eventfd', () =>
-    clean('limits', 'waitWithoutFiles', { before: ['prlimit', '--nofile=80'] }), false);
+  limitTest(
+    'does not keep anybody from waiting for an eventfd',
+    () => clean('limits', 'waitWithoutFiles', { before: ['prlimit', '--nofile=80'] }),
+    false,
+  );
 });
 
 describe('no more memory', () => {
-  limitTest('for guest memory is ENOMEM (RLIMIT_AS), and there is room again when some is closed', () => clean('limits', 'addressSpace'));
-  limitTest('for a vCPU\'s thread is EAGAIN, and the vCPU runs later', () => clean('limits', 'thread'), false);
-  limitTest('to lock hinders nothing (RLIMIT_MEMLOCK 0)', () => clean('limits', 'memlock', { before: ['prlimit', '--memlock=0'] }), false);
+  limitTest('for guest memory is ENOMEM (RLIMIT_AS), and there is room again when some is closed', () =>
+    clean('limits', 'addressSpace'),
+  );
+  limitTest("for a vCPU's thread is EAGAIN, and the vCPU runs later", () => clean('limits', 'thread'), false);
+  limitTest(
+    'to lock hinders nothing (RLIMIT_MEMLOCK 0)',
+    () => clean('limits', 'memlock', { before: ['prlimit', '--memlock=0'] }),
+    false,
+  );
 });

@@ -8,8 +8,12 @@ import { APART, clean, start } from './support.ts';
 const TRACE = /^(node:|file:).*:\d+\n.*\n *\^+\n\nError: by design\n( {4}at .*\n)+\nNode\.js v\d.*\n$/;
 /** For one that is thrown while another is handled, Node 20 prints the second alone. */
 const THROWS: readonly (readonly [stage: string, code: number, needs?: readonly Need[]])[] = [
-  ['throwInExitHandler', 1], ['throwAfterRunSync', 1], ['throwBesideRun', 1], ['throwInWait', 1],
-  ['throwInConversion', 1, ['private-memory']], ['throwInHandlerOfThat', 7],
+  ['throwInExitHandler', 1],
+  ['throwAfterRunSync', 1],
+  ['throwBesideRun', 1],
+  ['throwInWait', 1],
+  ['throwInConversion', 1, ['private-memory']],
+  ['throwInHandlerOfThat', 7],
 ];
 
 describe('an uncaught exception', () => {
@@ -46,7 +50,12 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
         const again = setInterval(() => child.kill(signal), 50);
         await heard(signal).finally(() => clearInterval(again));
         const { code, stderr, said, signal: by } = await ended;
-        expect({ code, stderr, said, by }).toEqual({ code: 0, stderr: '', said: ['ready', signal, 'closed'], by: null });
+        expect({ code, stderr, said, by }).toEqual({
+          code: 0,
+          stderr: '',
+          said: ['ready', signal, 'closed'],
+          by: null,
+        });
       });
     }
   });

@@ -9,7 +9,7 @@ const TIMES = inLab ? 4 : 100;
 
 const TASKS: Record<string, { what: string; times: number; needs?: readonly Need[] }> = {
   runSync: { what: 'a run in its own thread', times: TIMES },
-  run: { what: 'a run on the vCPU\'s thread', times: TIMES },
+  run: { what: "a run on the vCPU's thread", times: TIMES },
   exits: { what: 'a loop over exits', times: inLab ? 0 : 25 },
   wait: { what: 'a wait for an eventfd', times: inLab ? 0 : 25 },
   advise: { what: 'populating memory', times: inLab ? 0 : 25 },

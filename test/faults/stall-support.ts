@@ -82,7 +82,9 @@ export function startApart<Input>(program: (tools: Apart<Input>) => unknown, inp
     for (const line of lines) said.push(JSON.parse(line));
     for (const go of wake.splice(0)) go();
   });
-  child.stderr.on('data', (chunk: Buffer) => { stderr += chunk.toString(); });
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
   const ended = new Promise<Ended>((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (code, signal) => {

@@ -55,7 +55,8 @@ class Helper {
       it.close();
     `;
     const worker = new Worker(program, {
-      eval: true, workerData: { addon: addonPath, adopt, token, cells: this.cells, acknowledged, pauseMs },
+      eval: true,
+      workerData: { addon: addonPath, adopt, token, cells: this.cells, acknowledged, pauseMs },
     });
     onTestFinished(async () => void (await worker.terminate()));
     this.#ready = new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
@@ -115,7 +116,7 @@ describe('kicks from a thread, each acknowledged', () => {
       const see = (exit: VcpuExit): void => {
         if (exit.reason === 'io') {
           counted = (counted + 1) & 0xffff;
-          const value = exit.data[0]! | exit.data[1]! << 8;
+          const value = exit.data[0]! | (exit.data[1]! << 8);
           if (value !== counted) throw new Error(`exit ${value} came where ${counted} was next`);
         } else if (exit.reason === 'interrupted' && exit.cause === 'kick') {
           kicks++;
@@ -129,7 +130,9 @@ describe('kicks from a thread, each acknowledged', () => {
       while (Date.now() < end) see(await run(rounds++));
       kicker.askToStop();
       let over = false;
-      const ended = kicker.ended().then(() => { over = true; });
+      const ended = kicker.ended().then(() => {
+        over = true;
+      });
       while (!over) {
         see(await run(rounds++));
         if (rounds % 64 === 0) await new Promise((resolve) => setImmediate(resolve));
@@ -161,7 +164,7 @@ describe('a storm of kicks from two threads, which wait for nothing', () => {
       }
       if (exit.reason !== 'io') throw new Error(`unexpected exit: ${exit.reason}`);
       counted = (counted + 1) & 0xffff;
-      const value = exit.data[0]! | exit.data[1]! << 8;
+      const value = exit.data[0]! | (exit.data[1]! << 8);
       if (value !== counted) throw new Error(`exit ${value} came where ${counted} was next`);
     };
     const end = Date.now() + stressMs;
@@ -215,7 +218,9 @@ describe('interrupts to a guest in HLT, each acknowledged', () => {
         await kicker?.ended();
         waker.askToStop();
         let over = false;
-        const ended = waker.ended().then(() => { over = true; });
+        const ended = waker.ended().then(() => {
+          over = true;
+        });
         while (!over) {
           const exit = vcpu.runSync({ timeoutMs: 20 });
           if (exit.reason !== 'interrupted') see(exit);

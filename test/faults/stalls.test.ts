@@ -63,7 +63,9 @@ function ends(fresh: () => Vcpu): void {
 
   kvmTest('closing its VM', async () => {
     const vcpu = fresh();
-    const loop = (async () => { for await (const exit of vcpu.exits()) expect.unreachable(exit.reason); })();
+    const loop = (async () => {
+      for await (const exit of vcpu.exits()) expect.unreachable(exit.reason);
+    })();
     await new Promise((resolve) => setTimeout(resolve, 10));
     vcpu.vm.close();
     await loop;

@@ -20,18 +20,25 @@ let bundled: Promise<string> | undefined;
 
 /** The directory of the bundled programs, made at the first use and removed when the runner ends. */
 function bundle(): Promise<string> {
-  return bundled ??= (async () => {
+  return (bundled ??= (async () => {
     const directory = mkdtempSync(join(tmpdir(), 'node-kvm-children-'));
     process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
     // What lib/native.ts looks for above itself.
-    for (const name of ['binding.gyp', 'build', 'node_modules', 'package.json']) symlinkSync(join(root, name), join(directory, name));
+    for (const name of ['binding.gyp', 'build', 'node_modules', 'package.json'])
+      symlinkSync(join(root, name), join(directory, name));
     await build({
       entryPoints: readdirSync(sources).map((name) => join(sources, name)),
-      outdir: join(directory, 'children'), outExtension: { '.js': '.mjs' },
-      bundle: true, splitting: true, format: 'esm', platform: 'node', target: 'node20', logLevel: 'error',
+      outdir: join(directory, 'children'),
+      outExtension: { '.js': '.mjs' },
+      bundle: true,
+      splitting: true,
+      format: 'esm',
+      platform: 'node',
+      target: 'node20',
+      logLevel: 'error',
     });
     return join(directory, 'children');
-  })();
+  })());
 }
 
 export interface Ended {
@@ -56,7 +63,11 @@ export interface StartOptions {
 }
 
 /** Starts `children/<program>.ts` with a stage of it. Killed when the test is over. */
-export async function start(program: string, stage: string, { before = [], input = [] }: StartOptions = {}): Promise<Running> {
+export async function start(
+  program: string,
+  stage: string,
+  { before = [], input = [] }: StartOptions = {},
+): Promise<Running> {
   const file = join(await bundle(), `${program}.mjs`);
   const [command, ...argv] = [...before, process.execPath, '--expose-gc', file, stage, ...input];
   const child = spawn(command!, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
@@ -66,8 +77,10 @@ export async function start(program: string, stage: string, { before = [], input
   const wake = (): void => changed.splice(0).forEach((go) => go());
   const said = (): string[] => out.split('\n').slice(0, -1);
   let over = false;
-  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString(), wake()));
-  child.stderr.on('data', (chunk: Buffer) => { stderr += chunk.toString(); });
+  child.stdout.on('data', (chunk: Buffer) => ((out += chunk.toString()), wake()));
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
   const timer = setTimeout(() => {
     stderr += `(killed: it hangs after ${HANGS_AFTER_MS} ms)`;
     child.kill('SIGKILL');

@@ -31,7 +31,12 @@ const ENDS = [Object.prototype, Function.prototype, EventEmitter.prototype] as r
 const CONSTRUCTED = new Set(['GuestMemory', 'DirtyRing', 'CoalescedRing']);
 
 /** Runs one seed. Throws with the call that broke a rule. */
-export async function argumentSeed(seed: number, calls: number, signatures: Signatures, reporter: Reporter): Promise<number> {
+export async function argumentSeed(
+  seed: number,
+  calls: number,
+  signatures: Signatures,
+  reporter: Reporter,
+): Promise<number> {
   const random = new Random(seed);
   const before = holdings();
   const reached = await play(random, seed, calls, signatures, reporter);
@@ -46,7 +51,11 @@ export async function argumentSeed(seed: number, calls: number, signatures: Sign
 
 /** Returns how many calls went through without an error. */
 async function play(
-  random: Random, seed: number, calls: number, signatures: Signatures, reporter: Reporter,
+  random: Random,
+  seed: number,
+  calls: number,
+  signatures: Signatures,
+  reporter: Reporter,
 ): Promise<number> {
   const scene = new Scene(random, seed % 2 === 0 ? 'native' : 'lib');
   const generator = new Generator(random, signatures, scene);
@@ -98,7 +107,11 @@ function fieldsOf(signatures: Signatures, actor: Actor, { kind, name }: Member):
   const key = kind === 'set' ? `set ${name}` : name;
   const own = signatures.methods[actor.type]?.[key];
   if (own !== undefined) return own;
-  for (let at = Object.getPrototypeOf(actor.object) as object | null; at !== null; at = Object.getPrototypeOf(at) as object | null) {
+  for (
+    let at = Object.getPrototypeOf(actor.object) as object | null;
+    at !== null;
+    at = Object.getPrototypeOf(at) as object | null
+  ) {
     const { name: base } = at.constructor;
     const fields = signatures.methods[base]?.[key];
     if (fields !== undefined) return fields;
@@ -120,7 +133,7 @@ function membersOf(actor: Actor, signatures: Signatures): readonly Member[] {
   const members: Member[] = [];
   const seen = new Set<PropertyKey>();
   for (let at = object; at !== null && !ENDS.includes(at); at = Object.getPrototypeOf(at) as object) {
-    const hidden = actor.type.startsWith('Native') ? [] : signatures.hidden[classNameOf(at)] ?? [];
+    const hidden = actor.type.startsWith('Native') ? [] : (signatures.hidden[classNameOf(at)] ?? []);
     for (const key of Reflect.ownKeys(at)) {
       const name = String(key);
       if (seen.has(key) || SKIPPED.has(name)) continue;
@@ -128,8 +141,12 @@ function membersOf(actor: Actor, signatures: Signatures): readonly Member[] {
       if (hidden.includes(name)) continue;
       const { value, get, set } = Object.getOwnPropertyDescriptor(at, key)!;
       const target = object as Record<PropertyKey, (...given: readonly unknown[]) => unknown>;
-      if (CONSTRUCTED.has(name) && object === lib as object) {
-        members.push({ kind: 'new', name, act: (given) => new (value as new (...given: readonly unknown[]) => object)(...given) });
+      if (CONSTRUCTED.has(name) && object === (lib as object)) {
+        members.push({
+          kind: 'new',
+          name,
+          act: (given) => new (value as new (...given: readonly unknown[]) => object)(...given),
+        });
       } else if (typeof value === 'function' && !/^class\b/.test(Function.prototype.toString.call(value))) {
         members.push({ kind: 'call', name, act: (given) => target[key]!(...given) });
       }
@@ -143,18 +160,31 @@ function membersOf(actor: Actor, signatures: Signatures): readonly Member[] {
 
 /** Of a prototype, or of a class given for its static members. */
 function classNameOf(object: object): string {
-  return typeof object === 'function' ? object.name : object.constructor?.name ?? '';
+  return typeof object === 'function' ? object.name : (object.constructor?.name ?? '');
 }
 
 /** Whatever has to be closed, settled or ended. */
-function keep(scene: Scene, actor: Actor, result: unknown, text: string): (Promise<unknown> & { text: string }) | undefined {
+function keep(
+  scene: Scene,
+  actor: Actor,
+  result: unknown,
+  text: string,
+): (Promise<unknown> & { text: string }) | undefined {
   if (typeof result !== 'object' || result === null) return undefined;
   if (result instanceof Promise) {
-    return Object.assign(result.then((value: unknown) => { adopt(scene, actor, value); }), { text });
+    return Object.assign(
+      result.then((value: unknown) => {
+        adopt(scene, actor, value);
+      }),
+      { text },
+    );
   }
   if (Symbol.asyncIterator in result && 'next' in result) {
     const iterator = result as AsyncGenerator<unknown>;
-    return Object.assign(iterator.next().then(() => iterator.return(undefined)), { text });
+    return Object.assign(
+      iterator.next().then(() => iterator.return(undefined)),
+      { text },
+    );
   }
   adopt(scene, actor, result);
   return undefined;

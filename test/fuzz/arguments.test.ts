@@ -20,22 +20,31 @@ const first = Number(process.env['NODE_KVM_FUZZ_FIRST'] ?? 1);
 let program: Program | undefined;
 afterAll(() => program?.remove());
 
-kvmTest(`${one === undefined ? `${total} calls` : `seed ${one}`} with random arguments`, { timeout: 3_600_000 }, async () => {
-  program = await buildProgram();
-  const seeds = one === undefined ? Math.ceil(total / CALLS_PER_SEED) : 1;
-  const begin = one === undefined ? first : Number(one);
-  let calls = 0;
-  let reached = 0;
-  for (let done = 0; done < seeds; done += SEEDS_PER_CHILD) {
-    const { output, failure } = await runProgram(program, {
-      mode: 'arguments', first: begin + done, seeds: Math.min(SEEDS_PER_CHILD, seeds - done), calls: CALLS_PER_SEED, all,
-    });
-    if (failure !== undefined) throw new Error(`${failure}\nAgain: NODE_KVM_FUZZ_SEED=<seed> npx vitest run --project fuzz`);
-    const result = JSON.parse(output) as { calls: number; reached: number };
-    calls += result.calls;
-    reached += result.reached;
-  }
-  console.log(`${calls} calls from seed ${begin} on, ${reached} of them went through`);
-  // A fuzzer whose calls all end in the check of their arguments shows little.
-  if (one === undefined) expect(reached).toBeGreaterThan(calls / 10);
-});
+kvmTest(
+  `${one === undefined ? `${total} calls` : `seed ${one}`} with random arguments`,
+  { timeout: 3_600_000 },
+  async () => {
+    program = await buildProgram();
+    const seeds = one === undefined ? Math.ceil(total / CALLS_PER_SEED) : 1;
+    const begin = one === undefined ? first : Number(one);
+    let calls = 0;
+    let reached = 0;
+    for (let done = 0; done < seeds; done += SEEDS_PER_CHILD) {
+      const { output, failure } = await runProgram(program, {
+        mode: 'arguments',
+        first: begin + done,
+        seeds: Math.min(SEEDS_PER_CHILD, seeds - done),
+        calls: CALLS_PER_SEED,
+        all,
+      });
+      if (failure !== undefined)
+        throw new Error(`${failure}\nAgain: NODE_KVM_FUZZ_SEED=<seed> npx vitest run --project fuzz`);
+      const result = JSON.parse(output) as { calls: number; reached: number };
+      calls += result.calls;
+      reached += result.reached;
+    }
+    console.log(`${calls} calls from seed ${begin} on, ${reached} of them went through`);
+    // A fuzzer whose calls all end in the check of their arguments shows little.
+    if (one === undefined) expect(reached).toBeGreaterThan(calls / 10);
+  },
+);

@@ -36,7 +36,9 @@ const complaints = new Map<string, string>();
 
 const reporter: Reporter = {
   gc,
-  ...(task.all === true ? { collect: (text) => void complaints.set(text.replace(/^[^]*?\n|\d+|\n[^]*$/g, ''), text) } : {}),
+  ...(task.all === true
+    ? { collect: (text) => void complaints.set(text.replace(/^[^]*?\n|\d+|\n[^]*$/g, ''), text) }
+    : {}),
   at(seed, call, text) {
     line.fill(0x20);
     line.write(`seed ${seed}, call ${call}: ${text}`.slice(0, WIDTH));

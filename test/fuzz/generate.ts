@@ -1,7 +1,7 @@
 /** Arguments by signature: mostly what the types ask for and this machine has, with one thing or another gone wrong. */
 import * as abi from '../../lib/abi/index.ts';
 import { affordable } from './guards.ts';
-import { Random } from './random.ts';
+import type { Random } from './random.ts';
 import type { Field, Shape, Signatures } from './signatures.ts';
 import { anyBigint, anyBytes, anyNumber, anyString, anything, FuzzerError } from './values.ts';
 import type { ValueSource } from './values.ts';
@@ -20,7 +20,13 @@ const CAPABILITIES = Object.keys(abi.CAPS);
 // methods are called instead.
 const NOT_BY_NUMBER = ['KVM_IRQFD', 'KVM_IOEVENTFD', 'KVM_HYPERV_EVENTFD', 'KVM_SET_MEMORY_ATTRIBUTES'];
 const REQUESTS = Object.entries(abi as Record<string, unknown>)
-  .filter(([name, value]) => /^KVM_/.test(name) && typeof value === 'number' && ((value >>> 8) & 0xff) === 0xae && !NOT_BY_NUMBER.includes(name))
+  .filter(
+    ([name, value]) =>
+      /^KVM_/.test(name) &&
+      typeof value === 'number' &&
+      ((value >>> 8) & 0xff) === 0xae &&
+      !NOT_BY_NUMBER.includes(name),
+  )
   .map(([, value]) => value as number);
 
 type Sample = (random: Random) => number;
@@ -81,7 +87,8 @@ export class Generator {
     for (const [index, field] of fields.entries()) {
       if (field.optional && random.oneIn(3)) break;
       if (index === wrong && random.oneIn(2)) given.push(anything(random, this.#scenery));
-      else if (field.rest === true) given.push(...Array.from({ length: random.below(4) }, () => this.value(elementOf(field.shape), field.name)));
+      else if (field.rest === true)
+        given.push(...Array.from({ length: random.below(4) }, () => this.value(elementOf(field.shape), field.name)));
       else given.push(this.value(field.shape, field.name));
     }
     if (random.oneIn(30)) given.push(anything(random, this.#scenery));
@@ -98,7 +105,11 @@ export class Generator {
       return [request, random.pick<unknown>([undefined, anyNumber(random), anyBigint(random), new Uint8Array(64)])];
     }
     const count = random.below(4);
-    const bytes = anyBytes(random, this.#scenery, size + (random.oneIn(3) ? count * 48 : 0) + (random.oneIn(10) ? -1 : 0));
+    const bytes = anyBytes(
+      random,
+      this.#scenery,
+      size + (random.oneIn(3) ? count * 48 : 0) + (random.oneIn(10) ? -1 : 0),
+    );
     // Counts of structs of variable length, and capabilities, are at the start.
     if (bytes.length >= 8 && random.oneIn(2)) {
       const first = request === abi.KVM_ENABLE_CAP ? random.pick(Object.values(abi.CAPS)) : count;
@@ -111,20 +122,38 @@ export class Generator {
     const random = this.#random;
     if (random.oneIn(25)) return anything(random, this.#scenery, depth);
     switch (shape.is) {
-      case 'number': return this.#number(name);
-      case 'bigint': return this.#bigint(name);
-      case 'boolean': return random.oneIn(2);
-      case 'string': return anyString(random);
-      case 'undefined': return undefined;
-      case 'null': return null;
-      case 'literal': return shape.value;
-      case 'function': return random.oneIn(6) ? () => { throw new FuzzerError('a callback'); } : () => undefined;
-      case 'union': return this.value(random.pick(shape.of), name, depth);
-      case 'array': return this.#array(shape.of, name, depth);
-      case 'object': return this.#object(shape.fields, depth);
-      case 'struct': return this.#struct(shape.name, depth);
-      case 'named': return this.#named(shape.name, shape.of, name, depth);
-      default: return anything(random, this.#scenery, depth);
+      case 'number':
+        return this.#number(name);
+      case 'bigint':
+        return this.#bigint(name);
+      case 'boolean':
+        return random.oneIn(2);
+      case 'string':
+        return anyString(random);
+      case 'undefined':
+        return undefined;
+      case 'null':
+        return null;
+      case 'literal':
+        return shape.value;
+      case 'function':
+        return random.oneIn(6)
+          ? () => {
+              throw new FuzzerError('a callback');
+            }
+          : () => undefined;
+      case 'union':
+        return this.value(random.pick(shape.of), name, depth);
+      case 'array':
+        return this.#array(shape.of, name, depth);
+      case 'object':
+        return this.#object(shape.fields, depth);
+      case 'struct':
+        return this.#struct(shape.name, depth);
+      case 'named':
+        return this.#named(shape.name, shape.of, name, depth);
+      default:
+        return anything(random, this.#scenery, depth);
     }
   }
 
@@ -153,7 +182,7 @@ export class Generator {
 
   #object(fields: readonly Field[], depth: number): object {
     const random = this.#random;
-    const made: Record<string, unknown> = random.oneIn(30) ? Object.create(null) as Record<string, unknown> : {};
+    const made: Record<string, unknown> = random.oneIn(30) ? (Object.create(null) as Record<string, unknown>) : {};
     for (const field of fields) {
       if (random.oneIn(field.optional ? 2 : 25)) continue;
       const value = this.value(field.shape, field.name, depth + 1);
@@ -166,14 +195,22 @@ export class Generator {
   #spoilt(made: Record<string, unknown>, depth: number): object {
     const random = this.#random;
     const keys = Object.keys(made);
-    if (random.oneIn(25)) made[random.pick(['siez', '__proto__x', 'toString', 'gpa', ''])] = anything(random, this.#scenery, depth);
+    if (random.oneIn(25))
+      made[random.pick(['siez', '__proto__x', 'toString', 'gpa', ''])] = anything(random, this.#scenery, depth);
     if (keys.length > 0 && random.oneIn(15)) {
       const key = random.pick(keys);
       const kept = made[key];
-      const victim = this.#scenery.victims.length > 0 && random.oneIn(2) ? random.pick(this.#scenery.victims) : undefined;
-      const get = victim === undefined
-        ? (): never => { throw new FuzzerError('a getter'); }
-        : (): unknown => { victim.close(); return kept; };
+      const victim =
+        this.#scenery.victims.length > 0 && random.oneIn(2) ? random.pick(this.#scenery.victims) : undefined;
+      const get =
+        victim === undefined
+          ? (): never => {
+              throw new FuzzerError('a getter');
+            }
+          : (): unknown => {
+              victim.close();
+              return kept;
+            };
       Object.defineProperty(made, key, { get, enumerable: true, configurable: true });
     }
     return random.oneIn(30) ? new Proxy(made, {}) : made;
@@ -199,18 +236,32 @@ export class Generator {
     if (typeof value === 'boolean') return !value;
     if (value instanceof Uint8Array) return anyBytes(random, this.#scenery, value.length);
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, random.oneIn(6) ? this.#like(inner) : inner]));
+    return Object.fromEntries(
+      Object.entries(value).map(([key, inner]) => [key, random.oneIn(6) ? this.#like(inner) : inner]),
+    );
   }
 
   #named(type: string, of: readonly Shape[], name: string, depth: number): unknown {
     const random = this.#random;
     switch (type) {
-      case 'Uint8Array': return anyBytes(random, this.#scenery, random.oneIn(5) ? undefined : random.pick(USEFUL_LENGTHS));
-      case 'BigInt64Array': return new BigInt64Array(1);
-      case 'CapName': return random.pick(CAPABILITIES);
-      case 'AbortSignal': return random.oneIn(2) ? AbortSignal.abort(new FuzzerError('aborted')) : new AbortController().signal;
-      case 'Array': case 'ReadonlyArray': return this.#array(of[0] ?? { is: 'any' }, name, depth);
-      case 'Input': case 'Decoded': case 'Encodable': case 'Partial': case 'Pick': case 'Readonly': case 'Omit':
+      case 'Uint8Array':
+        return anyBytes(random, this.#scenery, random.oneIn(5) ? undefined : random.pick(USEFUL_LENGTHS));
+      case 'BigInt64Array':
+        return new BigInt64Array(1);
+      case 'CapName':
+        return random.pick(CAPABILITIES);
+      case 'AbortSignal':
+        return random.oneIn(2) ? AbortSignal.abort(new FuzzerError('aborted')) : new AbortController().signal;
+      case 'Array':
+      case 'ReadonlyArray':
+        return this.#array(of[0] ?? { is: 'any' }, name, depth);
+      case 'Input':
+      case 'Decoded':
+      case 'Encodable':
+      case 'Partial':
+      case 'Pick':
+      case 'Readonly':
+      case 'Omit':
         return of.length === 0 ? {} : this.#part(type, this.value(of[0]!, name, depth));
       default:
     }

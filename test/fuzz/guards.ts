@@ -33,7 +33,8 @@ export function guard(method: string, given: readonly unknown[]): unknown[] {
 function bounded(timeout: unknown): unknown {
   if (timeout === undefined) return { timeoutMs: TIMEOUT_MS };
   if (typeof timeout === 'number') return timeout < 0 || timeout > TIMEOUT_MS ? TIMEOUT_MS : timeout;
-  if (types.isProxy(timeout) || typeof timeout !== 'object' || timeout === null) return timeout === null ? null : { timeoutMs: 0 };
+  if (types.isProxy(timeout) || typeof timeout !== 'object' || timeout === null)
+    return timeout === null ? null : { timeoutMs: 0 };
   const own = Object.getOwnPropertyDescriptor(timeout, 'timeoutMs');
   const value: unknown = own?.value;
   const ends = typeof value === 'number' ? value <= TIMEOUT_MS || Number.isNaN(value) : value !== undefined;
@@ -51,7 +52,9 @@ function boundedAttributes(value: unknown): unknown {
 }
 
 function withoutGetters(value: object): object {
-  return Object.fromEntries(Object.entries(Object.getOwnPropertyDescriptors(value))
-    .filter(([, { get, enumerable }]) => get === undefined && enumerable === true)
-    .map(([key, descriptor]) => [key, descriptor.value as unknown]));
+  return Object.fromEntries(
+    Object.entries(Object.getOwnPropertyDescriptors(value))
+      .filter(([, { get, enumerable }]) => get === undefined && enumerable === true)
+      .map(([key, descriptor]) => [key, descriptor.value as unknown]),
+  );
 }

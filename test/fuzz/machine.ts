@@ -30,7 +30,9 @@ export class Machine {
     const vcpu = this.vm.createVcpu(id);
     const sregs = vcpu.getSregs();
     vcpu.setSregs({
-      ...sregs, cs: { ...sregs.cs, base: 0n, selector: 0 }, ds: { ...sregs.ds, base: BigInt(AREA), selector: AREA >> 4 },
+      ...sregs,
+      cs: { ...sregs.cs, base: 0n, selector: 0 },
+      ds: { ...sregs.ds, base: BigInt(AREA), selector: AREA >> 4 },
     });
     vcpu.updateRegs({ rip: SPIN, rflags: 2n });
     return vcpu;
@@ -60,9 +62,11 @@ export class Machine {
     this.#worker.updateRegs({ rip: SPIN });
     this.#worker.kick();
     const exit = this.#worker.runSync({ timeoutMs: LIMIT_MS });
-    if (exit.reason !== 'interrupted' || exit.cause !== 'kick') throw new Error(`${exit.reason} where a kick was waiting`);
+    if (exit.reason !== 'interrupted' || exit.cause !== 'kick')
+      throw new Error(`${exit.reason} where a kick was waiting`);
     const next = this.#worker.runSync({ timeoutMs: 1 });
-    if (next.reason !== 'interrupted' || next.cause !== 'timeout') throw new Error(`${next.reason} after the kick was taken`);
+    if (next.reason !== 'interrupted' || next.cause !== 'timeout')
+      throw new Error(`${next.reason} after the kick was taken`);
   }
 
   get spinning(): boolean {
@@ -94,6 +98,7 @@ export class Machine {
     for (let turn = 0; turn < parts.length; turn++) parts[(order + turn) % parts.length]!.close();
     if (spinning === undefined) return;
     const end: unknown = await spinning.catch((error: unknown) => error);
-    if ((end as { code?: unknown }).code !== 'ERR_KVM_CLOSED') throw new Error(`a run that was closed gave ${String(end)}`);
+    if ((end as { code?: unknown }).code !== 'ERR_KVM_CLOSED')
+      throw new Error(`a run that was closed gave ${String(end)}`);
   }
 }

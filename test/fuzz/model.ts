@@ -35,7 +35,8 @@ export interface ModelRegion {
 
 export type Side = 'shared' | 'private';
 export type Policy = 'both' | 'shared' | 'private' | 'none';
-export type Access = { readonly exit: 'hlt'; readonly value: number } | { readonly exit: 'mmio' } | { readonly exit: 'memory-fault' };
+export type Access =
+  { readonly exit: 'hlt'; readonly value: number } | { readonly exit: 'mmio' } | { readonly exit: 'memory-fault' };
 
 export function store(pages: number): Store {
   return { bytes: new Uint8Array(pages), allocated: new Set(), touched: false, open: true };
@@ -110,7 +111,10 @@ export class ModelVm {
 
   canConvert(first: number, count: number, to: Side): boolean {
     const regions = this.covering(first, count);
-    return regions !== undefined && regions.every(({ oneMemory, side }) => !oneMemory && (to === 'shared' || side !== undefined));
+    return (
+      regions !== undefined &&
+      regions.every(({ oneMemory, side }) => !oneMemory && (to === 'shared' || side !== undefined))
+    );
   }
 
   convert(first: number, count: number, to: Side, policy: Policy): void {

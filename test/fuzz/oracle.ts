@@ -7,11 +7,28 @@ import { FuzzerError } from './values.ts';
 
 /** The sentences of V8 and of Node-API, which say nothing to who made the call. */
 const RAW = [
-  /Illegal invocation/, /private member/, /Cannot (read|set) propert/, /is not a function/, /is not iterable/,
-  /Cannot destructure/, /Invalid argument$/, /Cannot convert/, /Cannot mix BigInt/, /not an? (object|constructor)$/,
-  /^Invalid (typed )?array (buffer )?length/, /^Assertion|^Unknown native error/, /Offset is outside/, /undefined \(reading/,
-  /A (boolean|number|string|function|object|bigint|buffer) (was|is)? ?expected/, /Reduce of empty/, /out of (range|bounds)$/,
-  /detached ArrayBuffer/, /is not (defined|extensible)/, /BigInt .* (integer|bits)/, /Maximum call stack/, /circular structure/,
+  /Illegal invocation/,
+  /private member/,
+  /Cannot (read|set) propert/,
+  /is not a function/,
+  /is not iterable/,
+  /Cannot destructure/,
+  /Invalid argument$/,
+  /Cannot convert/,
+  /Cannot mix BigInt/,
+  /not an? (object|constructor)$/,
+  /^Invalid (typed )?array (buffer )?length/,
+  /^Assertion|^Unknown native error/,
+  /Offset is outside/,
+  /undefined \(reading/,
+  /A (boolean|number|string|function|object|bigint|buffer) (was|is)? ?expected/,
+  /Reduce of empty/,
+  /out of (range|bounds)$/,
+  /detached ArrayBuffer/,
+  /is not (defined|extensible)/,
+  /BigInt .* (integer|bits)/,
+  /Maximum call stack/,
+  /circular structure/,
 ];
 
 /** How the sentences of this package begin. */
@@ -23,7 +40,8 @@ export function complaint(error: unknown): string | undefined {
   if (!types.isNativeError(error)) return `what was thrown is no error: ${String(error)}`;
   const raw = RAW.find((pattern) => pattern.test(error.message));
   if (raw !== undefined) return `a raw error: ${error.stack}`;
-  if (error instanceof KvmError) return typeof error.code === 'string' && error.code !== '' ? undefined : `no code: ${error.stack}`;
+  if (error instanceof KvmError)
+    return typeof error.code === 'string' && error.code !== '' ? undefined : `no code: ${error.stack}`;
   if (error instanceof TypeError || error instanceof RangeError) {
     return OURS.test(error.message) || isNodes(error) ? undefined : `a sentence of another form: ${error.stack}`;
   }
@@ -37,7 +55,8 @@ function isFuzzers(error: unknown): boolean {
   for (let each = error; each !== undefined && each !== null; each = (each as { cause?: unknown }).cause) {
     if (each instanceof FuzzerError) return true;
     if (typeof each !== 'object') return false;
-    if (each instanceof TypeError && /proxy that has been revoked|'get' on proxy|'ownKeys' on proxy/.test(each.message)) return true;
+    if (each instanceof TypeError && /proxy that has been revoked|'get' on proxy|'ownKeys' on proxy/.test(each.message))
+      return true;
   }
   return false;
 }
@@ -67,7 +86,8 @@ export async function leakedSince(before: Holdings, gc: () => void): Promise<str
   let more: string[] = [];
   for (let turn = 0; turn < 400; turn++) {
     const now = holdings();
-    more = (Object.keys(before) as (keyof Holdings)[]).filter((what) => now[what] > before[what])
+    more = (Object.keys(before) as (keyof Holdings)[])
+      .filter((what) => now[what] > before[what])
       .map((what) => `${what}: ${before[what]} before, ${now[what]} after`);
     if (more.length === 0) return undefined;
     if (turn > 0) gc();

@@ -28,18 +28,28 @@ export interface Ended {
 export async function buildProgram(entry = 'child.ts'): Promise<Program> {
   const directory = mkdtempSync(join(tmpdir(), 'node-kvm-fuzz-'));
   await build({
-    root: ROOT, configFile: false, logLevel: 'error', cacheDir: join(directory, 'cache'),
+    root: ROOT,
+    configFile: false,
+    logLevel: 'error',
+    cacheDir: join(directory, 'cache'),
     build: {
-      ssr: join(import.meta.dirname, entry), outDir: directory, emptyOutDir: false, target: 'node20', minify: false,
+      ssr: join(import.meta.dirname, entry),
+      outDir: directory,
+      emptyOutDir: false,
+      target: 'node20',
+      minify: false,
       rollupOptions: { output: { entryFileNames: 'child.mjs' } },
     },
   });
   // The package that the bundle finds itself in.
-  for (const name of ['node_modules', 'build', 'binding.gyp', 'package.json']) symlinkSync(join(ROOT, name), join(directory, name));
+  for (const name of ['node_modules', 'build', 'binding.gyp', 'package.json'])
+    symlinkSync(join(ROOT, name), join(directory, name));
   const signatures = join(directory, 'signatures.json');
   writeFileSync(signatures, JSON.stringify(readSignatures(ROOT)));
   return {
-    directory, signatures, file: join(directory, 'child.mjs'),
+    directory,
+    signatures,
+    file: join(directory, 'child.mjs'),
     remove: () => rmSync(directory, { recursive: true, force: true }),
   };
 }
@@ -50,13 +60,22 @@ export function runProgram(program: Program, task: object): Promise<Ended> {
   writeFileSync(progress, 'before the first call');
   const lastCall = (): string => readFileSync(progress, 'utf8').trim();
   return new Promise((resolveEnded, reject) => {
-    const argv = ['--expose-gc', '--no-warnings', program.file, JSON.stringify({ ...task, progress, signatures: program.signatures })];
+    const argv = [
+      '--expose-gc',
+      '--no-warnings',
+      program.file,
+      JSON.stringify({ ...task, progress, signatures: program.signatures }),
+    ];
     const child = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
     let output = '';
     let errors = '';
     let stalled = false;
-    child.stdout.on('data', (chunk) => { output += String(chunk); });
-    child.stderr.on('data', (chunk) => { errors += String(chunk); });
+    child.stdout.on('data', (chunk) => {
+      output += String(chunk);
+    });
+    child.stderr.on('data', (chunk) => {
+      errors += String(chunk);
+    });
     let last = '';
     let since = Date.now();
     const watch = setInterval(() => {
@@ -67,9 +86,13 @@ export function runProgram(program: Program, task: object): Promise<Ended> {
     child.on('error', reject);
     child.on('close', (code, signal) => {
       clearInterval(watch);
-      const why = stalled ? `hung at ${lastCall()}`
-        : signal !== null ? `ended by ${signal} at ${lastCall()}`
-          : code !== 0 ? `exit code ${code}, the last call was ${lastCall()}` : undefined;
+      const why = stalled
+        ? `hung at ${lastCall()}`
+        : signal !== null
+          ? `ended by ${signal} at ${lastCall()}`
+          : code !== 0
+            ? `exit code ${code}, the last call was ${lastCall()}`
+            : undefined;
       resolveEnded({ output, failure: why === undefined ? undefined : `${why}\n${errors.slice(0, 30_000)}` });
     });
   });

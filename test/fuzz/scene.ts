@@ -1,7 +1,7 @@
 /** Live objects of every class, open and closed, for one seed: what is called, and what calls are given. */
 import * as lib from '../../lib/index.ts';
 import { native } from '../../lib/native.ts';
-import { Random } from './random.ts';
+import type { Random } from './random.ts';
 import type { Scenery } from './generate.ts';
 
 const PAGE = 4096;
@@ -35,7 +35,11 @@ export class Scene implements Scenery {
     else this.#library();
     // What only looks like a handle.
     const first = this.actors[0]!.object;
-    this.handles.push(Object.create(first), Object.create(Object.getPrototypeOf(first) as object), new Proxy(first, {}));
+    this.handles.push(
+      Object.create(first),
+      Object.create(Object.getPrototypeOf(first) as object),
+      new Proxy(first, {}),
+    );
   }
 
   byType(name: string): readonly unknown[] {
@@ -83,7 +87,10 @@ export class Scene implements Scenery {
     const system = this.#add('NativeSystem', addon.openSystem('/dev/kvm'));
     for (const second of [false, true]) {
       const vm = this.#add('NativeVm', system.createVm(0n));
-      const memory = this.#add('NativeMapping', addon.mapAnonymous(BigInt(MEMORY), { shared: second, hugetlb: 0, noreserve: false }));
+      const memory = this.#add(
+        'NativeMapping',
+        addon.mapAnonymous(BigInt(MEMORY), { shared: second, hugetlb: 0, noreserve: false }),
+      );
       vm.setUserMemoryRegion(1, 0, 1, 0n, BigInt(MEMORY), memory, 0n, null, 0n);
       const bytes = new Uint8Array(memory.buffer(0n, MEMORY));
       bytes.set(GUEST);
@@ -111,7 +118,12 @@ export class Scene implements Scenery {
     const memory = this.#add('GuestMemory', new lib.GuestMemory(vm));
     this.#fated('MemoryRegion', closable(memory.add({ gpa: 0n, size: MEMORY })));
     attempt(() => this.#add('MemoryRegion', memory.add({ gpa: BigInt(MEMORY), size: MEMORY, private: true })));
-    attempt(() => this.#add('MemoryRegion', memory.add({ gpa: BigInt(2 * MEMORY), size: MEMORY, backing: { kind: 'guest-memfd' } })));
+    attempt(() =>
+      this.#add(
+        'MemoryRegion',
+        memory.add({ gpa: BigInt(2 * MEMORY), size: MEMORY, backing: { kind: 'guest-memfd' } }),
+      ),
+    );
     memory.write(0n, Uint8Array.from(GUEST));
     // Not by the name of its class, which an interface of options has too.
     this.#add('memory.attributes', memory.attributes);
@@ -123,7 +135,11 @@ export class Scene implements Scenery {
     bare.setUserMemoryRegion({ slot: 0, gpa: 0n, size: MEMORY, mapping });
     mapping.write(0, Uint8Array.from(GUEST));
     if (this.#random.oneIn(3)) attempt(() => bare.createIrqchip());
-    for (const [owner, id] of [[vm, 0], [vm, 1], [bare, 0]] as const) {
+    for (const [owner, id] of [
+      [vm, 0],
+      [vm, 1],
+      [bare, 0],
+    ] as const) {
       const vcpu = this.#add('Vcpu', owner.createVcpu(id));
       this.actors.push({ type: 'SyncRegs', object: vcpu.syncRegs });
       const sregs = vcpu.getSregs();
@@ -158,8 +174,14 @@ export class Scene implements Scenery {
 // What fits where an interface, a base class or a port is asked for.
 const FILES = ['HostFile', 'GuestMemfd'];
 const ALIASES: Readonly<Record<string, readonly string[]>> = {
-  VmPort: ['Vm'], VcpuPort: ['Vcpu'], MappingPort: ['HostMapping'], GuestMemfdPort: ['GuestMemfd'], Handle: FILES,
-  DirtyRingVcpu: ['Vcpu'], CoalescedRingVcpu: ['Vcpu'], VmCapabilities: ['Vm'],
+  VmPort: ['Vm'],
+  VcpuPort: ['Vcpu'],
+  MappingPort: ['HostMapping'],
+  GuestMemfdPort: ['GuestMemfd'],
+  Handle: FILES,
+  DirtyRingVcpu: ['Vcpu'],
+  CoalescedRingVcpu: ['Vcpu'],
+  VmCapabilities: ['Vm'],
   NativeMemoryFile: ['NativeHostFile', 'NativeGuestMemfd'],
 };
 

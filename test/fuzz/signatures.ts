@@ -56,7 +56,8 @@ function read(found: Signatures, node: ts.Statement): void {
     const bases = basesOf(node);
     found.types[node.name.text] = { bases, shape: { is: 'object', fields: fieldsOf(node.members) } };
     const methods = methodsOf(found, node.name.text);
-    for (const member of node.members) if (ts.isMethodSignature(member)) methods[nameOf(member.name)] = parametersOf(member);
+    for (const member of node.members)
+      if (ts.isMethodSignature(member)) methods[nameOf(member.name)] = parametersOf(member);
   } else if (ts.isClassDeclaration(node) && node.name !== undefined) {
     const methods = methodsOf(found, node.name.text);
     found.hidden[node.name.text] = node.members.filter(isHidden).map((member) => nameOf(member.name!));
@@ -70,7 +71,7 @@ function read(found: Signatures, node: ts.Statement): void {
 
 /** A class and an interface may have one name. */
 function methodsOf(found: Signatures, name: string): Record<string, readonly Field[]> {
-  return found.methods[name] ??= Object.create(null) as Record<string, readonly Field[]>;
+  return (found.methods[name] ??= Object.create(null) as Record<string, readonly Field[]>);
 }
 
 function isHidden(member: ts.ClassElement): boolean {
@@ -104,20 +105,27 @@ function parametersOf(node: ts.SignatureDeclarationBase): Field[] {
 }
 
 function fieldsOf(members: ts.NodeArray<ts.TypeElement>): Field[] {
-  return members.filter((member) => ts.isPropertySignature(member)).map((member) => ({
-    name: nameOf(member.name),
-    optional: member.questionToken !== undefined,
-    shape: member.type === undefined ? ANY : shapeOf(member.type),
-  }));
+  return members
+    .filter((member) => ts.isPropertySignature(member))
+    .map((member) => ({
+      name: nameOf(member.name),
+      optional: member.questionToken !== undefined,
+      shape: member.type === undefined ? ANY : shapeOf(member.type),
+    }));
 }
 
 function shapeOf(type: ts.TypeNode): Shape {
   switch (type.kind) {
-    case ts.SyntaxKind.NumberKeyword: return { is: 'number' };
-    case ts.SyntaxKind.BigIntKeyword: return { is: 'bigint' };
-    case ts.SyntaxKind.BooleanKeyword: return { is: 'boolean' };
-    case ts.SyntaxKind.StringKeyword: return { is: 'string' };
-    case ts.SyntaxKind.UndefinedKeyword: return { is: 'undefined' };
+    case ts.SyntaxKind.NumberKeyword:
+      return { is: 'number' };
+    case ts.SyntaxKind.BigIntKeyword:
+      return { is: 'bigint' };
+    case ts.SyntaxKind.BooleanKeyword:
+      return { is: 'boolean' };
+    case ts.SyntaxKind.StringKeyword:
+      return { is: 'string' };
+    case ts.SyntaxKind.UndefinedKeyword:
+      return { is: 'undefined' };
     default:
   }
   if (ts.isParenthesizedTypeNode(type)) return shapeOf(type.type);

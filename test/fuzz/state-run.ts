@@ -13,7 +13,7 @@ class StateFailure extends Error {
   readonly step: number;
 
   constructor(step: number, cause: unknown) {
-    super(cause instanceof Error ? cause.stack ?? cause.message : String(cause), { cause });
+    super(cause instanceof Error ? (cause.stack ?? cause.message) : String(cause), { cause });
     this.step = step;
   }
 }
@@ -23,13 +23,23 @@ export async function stateSeed(seed: number, count: number, type: VmTypeName, r
   const steps = generateSteps(seed, count);
   const failure = await fails(steps, seed, type, reporter);
   if (failure === undefined) return;
-  const few = await shrink(steps.slice(0, failure.step + 1), async (fewer) => await fails(fewer, seed, type, reporter) !== undefined);
-  const last = await fails(few, seed, type, reporter) ?? failure;
-  throw new Error(`seed ${seed} on a VM of type ${type}, ${few.length} of ${steps.length} steps are enough:\n` +
-    `${few.map((step) => `  ${step.join(' ')}`).join('\n')}\n${last.message}`);
+  const few = await shrink(
+    steps.slice(0, failure.step + 1),
+    async (fewer) => (await fails(fewer, seed, type, reporter)) !== undefined,
+  );
+  const last = (await fails(few, seed, type, reporter)) ?? failure;
+  throw new Error(
+    `seed ${seed} on a VM of type ${type}, ${few.length} of ${steps.length} steps are enough:\n` +
+      `${few.map((step) => `  ${step.join(' ')}`).join('\n')}\n${last.message}`,
+  );
 }
 
-async function fails(steps: readonly Step[], seed: number, type: VmTypeName, reporter: Reporter): Promise<StateFailure | undefined> {
+async function fails(
+  steps: readonly Step[],
+  seed: number,
+  type: VmTypeName,
+  reporter: Reporter,
+): Promise<StateFailure | undefined> {
   const before = holdings();
   const kvm = Kvm.open();
   let at = 0;
@@ -56,13 +66,16 @@ async function fails(steps: readonly Step[], seed: number, type: VmTypeName, rep
 }
 
 /** Leaves out parts, large ones first, as long as the rest still fails. */
-async function shrink(steps: readonly Step[], stillFails: (fewer: readonly Step[]) => Promise<boolean>): Promise<readonly Step[]> {
+async function shrink(
+  steps: readonly Step[],
+  stillFails: (fewer: readonly Step[]) => Promise<boolean>,
+): Promise<readonly Step[]> {
   const until = Date.now() + SHRINK_MS;
   let now = steps;
   for (let part = Math.ceil(now.length / 2); part >= 1; part = part === 1 ? 0 : Math.ceil(part / 2)) {
     for (let from = 0; from < now.length && Date.now() < until;) {
       const fewer = [...now.slice(0, from), ...now.slice(from + part)];
-      if (fewer.length > 0 && await stillFails(fewer)) now = fewer;
+      if (fewer.length > 0 && (await stillFails(fewer))) now = fewer;
       else from += part;
     }
   }

@@ -33,12 +33,21 @@ export interface World {
 
 export function openWorld(kvm: Kvm, type: VmTypeName): World {
   return {
-    kvm, type, convertible: type !== 'default', machine: new Machine(kvm, type), model: new ModelVm(), mappings: [], guestMemfds: [],
+    kvm,
+    type,
+    convertible: type !== 'default',
+    machine: new Machine(kvm, type),
+    model: new ModelVm(),
+    mappings: [],
+    guestMemfds: [],
   };
 }
 
 const gpaOf = (page: number): bigint => BigInt(AREA + page * PAGE);
-const range = (first: number, count: number): { gpa: bigint; size: number } => ({ gpa: gpaOf(first), size: count * PAGE });
+const range = (first: number, count: number): { gpa: bigint; size: number } => ({
+  gpa: gpaOf(first),
+  size: count * PAGE,
+});
 const firstOf = (a: number): number => a % PAGES;
 const countOf = (a: number, b: number): number => 1 + (b % Math.min(6, PAGES - firstOf(a)));
 
@@ -51,9 +60,10 @@ const STEPS = {
     const made = describeSlot(world, first, count, c, d);
     if (made === undefined) return;
     const { options, region, attributes } = made;
-    const taken = !model.free(first, count)
-      || (region.oneMemory && model.bound(region.shared, region.sharedAt, count))
-      || (region.side !== undefined && model.bound(region.side, region.sideAt, count));
+    const taken =
+      !model.free(first, count) ||
+      (region.oneMemory && model.bound(region.shared, region.sharedAt, count)) ||
+      (region.side !== undefined && model.bound(region.side, region.sideAt, count));
     if (taken) return refused('add', () => machine.memory.add(options), 'RangeError');
     machine.memory.add(options);
     model.add(region, attributes);
@@ -77,7 +87,8 @@ const STEPS = {
     const page = a % PAGES;
     const region = model.at(page);
     const bytes = Uint8Array.of(b % 256);
-    const write = (): void => machine.memory.write(gpaOf(page) + BigInt(AT), bytes, c % 2 === 0 ? { side: 'shared' } : {});
+    const write = (): void =>
+      machine.memory.write(gpaOf(page) + BigInt(AT), bytes, c % 2 === 0 ? { side: 'shared' } : {});
     if (region === undefined) return refused('write', write, 'RangeError');
     if (model.attributes[page] === 'private' && c % 2 !== 0) return refused('write', write, 'ERR_KVM_PRIVATE');
     write();
@@ -89,7 +100,8 @@ const STEPS = {
     const discard = POLICIES[d % POLICIES.length]!;
     if (closedSide(model, first, count)) return;
     const options = { ...range(first, count), to, discard };
-    const call = async (): Promise<unknown> => (d % 3 === 0 ? machine.memory.convertAsync(options) : machine.memory.convert(options));
+    const call = async (): Promise<unknown> =>
+      d % 3 === 0 ? machine.memory.convertAsync(options) : machine.memory.convert(options);
     if (!model.canConvert(first, count, to)) return refusedLater('convert', call);
     await call();
     model.convert(first, count, to, discard);
@@ -98,7 +110,8 @@ const STEPS = {
     const [first, count, side] = [firstOf(a), countOf(a, b), c % 2 === 0 ? 'private' : 'shared'] as const;
     if (closedSide(model, first, count)) return;
     const options = { ...range(first, count), side };
-    const call = async (): Promise<unknown> => (d % 3 === 0 ? machine.memory.discardAsync(options) : machine.memory.discard(options));
+    const call = async (): Promise<unknown> =>
+      d % 3 === 0 ? machine.memory.discardAsync(options) : machine.memory.discard(options);
     if (model.covering(first, count) === undefined) return refusedLater('discard', call);
     await call();
     model.discard(first, count, side);
@@ -107,14 +120,16 @@ const STEPS = {
     const [first, count] = [firstOf(a), countOf(a, b)];
     if (closedSide(model, first, count)) return;
     const options = range(first, count);
-    const call = async (): Promise<unknown> => (d % 3 === 0 ? machine.memory.allocateAsync(options) : machine.memory.allocate(options));
+    const call = async (): Promise<unknown> =>
+      d % 3 === 0 ? machine.memory.allocateAsync(options) : machine.memory.allocate(options);
     if (model.covering(first, count) === undefined) return refusedLater('allocate', call);
     await call();
     model.allocate(first, count);
   },
   async prefault({ machine, model }, a, b) {
     const [first, count] = [firstOf(a), countOf(a, b)];
-    const call = async (): Promise<unknown> => machine.memory.prefault({ ...range(first, count), vcpus: [machine.prefaulter] });
+    const call = async (): Promise<unknown> =>
+      machine.memory.prefault({ ...range(first, count), vcpus: [machine.prefaulter] });
     if (machine.vm.checkExtension('KVM_CAP_PRE_FAULT_MEMORY') === 0) return refusedLater('prefault', call);
     // A hole, or a page that cannot be had, ends it halfway: then nothing can be said of the rest.
     const pages = Array.from({ length: count }, (_, at) => first + at);
@@ -142,7 +157,8 @@ const STEPS = {
     const flags = world.convertible ? 0n : 3n;
     if (!world.convertible && (world.machine.vm.checkExtension('KVM_CAP_GUEST_MEMFD_FLAGS') & 3) !== 3) return;
     world.guestMemfds.push({ handle: world.machine.vm.createGuestMemfd(PAGES * PAGE, { flags }), store: store(PAGES) });
-    if (a % 4 === 0 && world.mappings.length < 2) world.mappings.push({ handle: HostMapping.anonymous(PAGES * PAGE), store: store(PAGES) });
+    if (a % 4 === 0 && world.mappings.length < 2)
+      world.mappings.push({ handle: HostMapping.anonymous(PAGES * PAGE), store: store(PAGES) });
   },
   /** Also while it is in a slot: then private accesses there find nothing any more. */
   closeGuestMemfd({ guestMemfds }, a, b) {
@@ -157,7 +173,9 @@ const STEPS = {
     const region = logged[a % Math.max(1, logged.length)];
     if (region === undefined) return;
     const bitmap = machine.vm.getDirtyLog(machine.memory.region(gpaOf(region.first))!.slot);
-    const found = Array.from({ length: region.count }, (_, page) => page).filter((page) => (bitmap[page >> 3]! >> (page & 7)) & 1);
+    const found = Array.from({ length: region.count }, (_, page) => page).filter(
+      (page) => (bitmap[page >> 3]! >> (page & 7)) & 1,
+    );
     const wanted = [...region.dirty].sort((one, two) => one - two);
     region.dirty.clear();
     same(`the dirty log of page ${region.first}`, found.join(), wanted.join());
@@ -172,7 +190,12 @@ const STEPS = {
   async startAgain(world, a) {
     if (a % 4 !== 0) return;
     await closeWorld(world, a);
-    Object.assign(world, { machine: new Machine(world.kvm, world.type), model: new ModelVm(), mappings: [], guestMemfds: [] });
+    Object.assign(world, {
+      machine: new Machine(world.kvm, world.type),
+      model: new ModelVm(),
+      mappings: [],
+      guestMemfds: [],
+    });
   },
 } satisfies Record<string, (world: World, a: number, b: number, c: number, d: number) => unknown>;
 
@@ -180,9 +203,19 @@ export type StepKind = keyof typeof STEPS;
 
 // What memory is about comes more often than what ends it.
 const WEIGHTS: Readonly<Partial<Record<StepKind, number>>> = {
-  add: 6, remove: 2, guestRead: 6, guestWrite: 8, hostWrite: 5, convert: 6, discard: 2, dirtyLog: 2, guestMemfd: 2,
+  add: 6,
+  remove: 2,
+  guestRead: 6,
+  guestWrite: 8,
+  hostWrite: 5,
+  convert: 6,
+  discard: 2,
+  dirtyLog: 2,
+  guestMemfd: 2,
 };
-const BAG = (Object.keys(STEPS) as StepKind[]).flatMap((kind) => Array.from({ length: WEIGHTS[kind] ?? 1 }, () => kind));
+const BAG = (Object.keys(STEPS) as StepKind[]).flatMap((kind) =>
+  Array.from({ length: WEIGHTS[kind] ?? 1 }, () => kind),
+);
 
 export function generateSteps(seed: number, count: number): Step[] {
   const random = new Random(seed);
@@ -210,13 +243,25 @@ interface Slot {
 
 /** What to add: everything that may be behind a slot on this VM. */
 function describeSlot(world: World, first: number, count: number, c: number, d: number): Slot | undefined {
-  const base = { first, count, sharedAt: 0, side: undefined, sideAt: 0, oneMemory: false, ownsSide: false,
-    readonly: false, logDirty: false, dirty: new Set<number>(), drops: true };
+  const base = {
+    first,
+    count,
+    sharedAt: 0,
+    side: undefined,
+    sideAt: 0,
+    oneMemory: false,
+    ownsSide: false,
+    readonly: false,
+    logDirty: false,
+    dirty: new Set<number>(),
+    drops: true,
+  };
   const options = range(first, count);
   const kinds = ['anonymous', 'shared', 'memfd', 'mapping', 'guest-memfd'] as const;
   const kind = kinds[c % kinds.length]!;
   let region: ModelRegion = { ...base, shared: store(count) };
-  let backing: AddOptions['backing'] = kind === 'anonymous' || kind === 'shared' || kind === 'memfd' ? { kind } : undefined;
+  let backing: AddOptions['backing'] =
+    kind === 'anonymous' || kind === 'shared' || kind === 'memfd' ? { kind } : undefined;
   const offset = d % (PAGES - count + 1);
   if (kind === 'mapping') {
     const owned = world.mappings[d % Math.max(1, world.mappings.length)];
@@ -228,7 +273,11 @@ function describeSlot(world: World, first: number, count: number, c: number, d: 
     const owned = world.guestMemfds[d % Math.max(1, world.guestMemfds.length)];
     if (world.convertible || owned === undefined || !owned.store.open) return undefined;
     backing = { kind, guestMemfd: owned.handle, offset: BigInt(offset * PAGE) };
-    return { options: { ...options, backing }, region: { ...base, shared: owned.store, sharedAt: offset, oneMemory: true }, attributes: undefined };
+    return {
+      options: { ...options, backing },
+      region: { ...base, shared: owned.store, sharedAt: offset, oneMemory: true },
+      attributes: undefined,
+    };
   }
   if (world.convertible && d % 4 !== 0) {
     const owned = world.guestMemfds[(d >> 4) % Math.max(1, world.guestMemfds.length)];
@@ -243,12 +292,21 @@ function describeSlot(world: World, first: number, count: number, c: number, d: 
     return { options: { ...options, ...(backing && { backing }), private: side, ...given }, region, attributes };
   }
   const [readonly, logDirty] = [d % 5 === 0, d % 3 === 0];
-  return { options: { ...options, ...(backing && { backing }), readonly, logDirty }, region: { ...region, readonly, logDirty }, attributes: undefined };
+  return {
+    options: { ...options, ...(backing && { backing }), readonly, logDirty },
+    region: { ...region, readonly, logDirty },
+    attributes: undefined,
+  };
 }
 
 function guestAccess(machine: Machine, model: ModelVm, page: number, write: number | undefined): void {
   const { exit, value } = machine.access(page, write);
-  if (model.touched.has(page) && exit.reason === 'memory-fault' && !exit.private && exit.gpa >> 12n === gpaOf(page) >> 12n) {
+  if (
+    model.touched.has(page) &&
+    exit.reason === 'memory-fault' &&
+    !exit.private &&
+    exit.gpa >> 12n === gpaOf(page) >> 12n
+  ) {
     // Linux 6.12: the entry for MMIO that the first access left behind makes it a shared access to a private page, until
     // something else is mapped there.
     same(`the attribute of page ${page}, which the guest touched as MMIO`, model.attributes[page], 'private');
@@ -287,14 +345,16 @@ export function compare({ machine: { memory }, model }: World): void {
     if (region.side === undefined || region.side.touched || !region.side.open) return;
     const held = pages.filter((at) => region.side!.allocated.has(region.sideAt + at)).length * PAGE;
     const { atLeast, atMost } = found.private.populated;
-    if (held < atLeast || held > atMost) throw new Error(`page ${region.first} holds ${held} private bytes, and not ${atLeast} to ${atMost}`);
+    if (held < atLeast || held > atMost)
+      throw new Error(`page ${region.first} holds ${held} private bytes, and not ${atLeast} to ${atMost}`);
   }
 }
 
 /** A guest_memfd that its owner closed is still in its slot, and no handle is left to punch it by. */
 function closedSide(model: ModelVm, first: number, count: number): boolean {
-  return (model.covering(first, count) ?? []).some(({ side, oneMemory, shared }) => (
-    (side !== undefined && !side.open) || (oneMemory && !shared.open)));
+  return (model.covering(first, count) ?? []).some(
+    ({ side, oneMemory, shared }) => (side !== undefined && !side.open) || (oneMemory && !shared.open),
+  );
 }
 
 function same(what: string, found: unknown, wanted: unknown): void {
@@ -313,7 +373,10 @@ function refused(what: string, call: () => unknown, how: string): void {
 }
 
 async function refusedLater(what: string, call: () => Promise<unknown>): Promise<void> {
-  const end = await call().then(() => undefined, (error: unknown) => error);
+  const end = await call().then(
+    () => undefined,
+    (error: unknown) => error,
+  );
   if (end === undefined) throw new Error(`${what} went through, and should have been refused`);
   const { name, code } = end as { name?: string; code?: string };
   if (name !== 'RangeError' && !(code ?? '').startsWith('ERR_KVM')) throw end;

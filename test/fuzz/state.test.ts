@@ -21,10 +21,12 @@ afterAll(() => program?.remove());
 async function play(): Promise<void> {
   program = await buildProgram();
   const { output, failure } = await runProgram(program, {
-    mode: 'state', calls: STEPS_PER_SEED,
+    mode: 'state',
+    calls: STEPS_PER_SEED,
     ...(one === undefined ? { first, seeds: 1_000_000, seconds } : { first: Number(one), seeds: 1 }),
   });
-  if (failure !== undefined) throw new Error(`${failure}\nAgain: NODE_KVM_FUZZ_SEED=<seed> npx vitest run --project fuzz`);
+  if (failure !== undefined)
+    throw new Error(`${failure}\nAgain: NODE_KVM_FUZZ_SEED=<seed> npx vitest run --project fuzz`);
   const { seeds, calls } = JSON.parse(output) as { seeds: number; calls: number };
   console.log(`${seeds} seeds from ${one ?? first} on, ${calls} steps`);
   expect(seeds).toBeGreaterThan(0);

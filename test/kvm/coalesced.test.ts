@@ -37,11 +37,11 @@ describe('the ring', () => {
     let exits = 0;
     for (;;) {
       const exit = await vcpu.run();
-      for (const { data } of ring.drain()) seen.push(data[0]! | data[1]! << 8);
+      for (const { data } of ring.drain()) seen.push(data[0]! | (data[1]! << 8));
       if (exit.reason === 'hlt') break;
       // The write that found no place came after all that are in the ring.
       const { data } = expectExit(exit, 'mmio');
-      seen.push(data[0]! | data[1]! << 8);
+      seen.push(data[0]! | (data[1]! << 8));
       exits++;
     }
     expect(ring.capacity).toBe(169);
@@ -58,22 +58,30 @@ kvmTest('a zone that is unregistered exits again', NEEDS, async () => {
   expect(vm.coalescedRing(vcpu).drain()).toEqual([]);
 });
 
-kvmTest('the ring ends with its vCPU, and is of one VM', NEEDS, () => withKvm((kvm) => {
-  const vm = kvm.createVm();
-  const vcpu = vm.createVcpu(0);
-  const ring = vm.coalescedRing(vcpu);
-  const other = kvm.createVm();
-  expect(() => other.coalescedRing(vcpu)).toThrow(/The vCPU 0 is not one of this VM/);
-  expect(() => vm.coalescedRing({} as never)).toThrow(/a vCPU for vcpu/);
-  vcpu.close();
-  expect(() => ring.drain()).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
-  expect(() => vm.coalescedRing(vcpu)).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
-}));
+kvmTest('the ring ends with its vCPU, and is of one VM', NEEDS, () =>
+  withKvm((kvm) => {
+    const vm = kvm.createVm();
+    const vcpu = vm.createVcpu(0);
+    const ring = vm.coalescedRing(vcpu);
+    const other = kvm.createVm();
+    expect(() => other.coalescedRing(vcpu)).toThrow(/The vCPU 0 is not one of this VM/);
+    expect(() => vm.coalescedRing({} as never)).toThrow(/a vCPU for vcpu/);
+    vcpu.close();
+    expect(() => ring.drain()).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
+    expect(() => vm.coalescedRing(vcpu)).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
+  }),
+);
 
-kvmTest('a zone is checked', NEEDS, () => withKvm((kvm) => {
-  const vm = kvm.createVm();
-  expect(() => vm.registerCoalescedMmio({ address: MMIO, size: 0 })).toThrow(RangeError);
-  expect(() => vm.registerCoalescedMmio({ address: 0xffffn, size: 2, pio: true })).toThrow(/at most 1 bytes from port/);
-  expect(() => vm.registerCoalescedMmio({ address: 1, size: 2 } as never)).toThrow(/write 1n/);
-  expect(() => vm.registerCoalescedMmio({ address: 1n, size: 2, port: true } as never)).toThrow(/Expected no key port/);
-}));
+kvmTest('a zone is checked', NEEDS, () =>
+  withKvm((kvm) => {
+    const vm = kvm.createVm();
+    expect(() => vm.registerCoalescedMmio({ address: MMIO, size: 0 })).toThrow(RangeError);
+    expect(() => vm.registerCoalescedMmio({ address: 0xffffn, size: 2, pio: true })).toThrow(
+      /at most 1 bytes from port/,
+    );
+    expect(() => vm.registerCoalescedMmio({ address: 1, size: 2 } as never)).toThrow(/write 1n/);
+    expect(() => vm.registerCoalescedMmio({ address: 1n, size: 2, port: true } as never)).toThrow(
+      /Expected no key port/,
+    );
+  }),
+);

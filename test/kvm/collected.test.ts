@@ -30,9 +30,14 @@ for (const how of ['run', 'runSync'] as const) {
       collect();
       expect((await exit).reason).toBe('io');
     }
-    await expect.poll(() => {
-      collect();
-      return native().census().threads + native().census().files;
-    }, { timeout: 10_000 }).toBeLessThanOrEqual(before.threads + before.files + 8);
+    await expect
+      .poll(
+        () => {
+          collect();
+          return native().census().threads + native().census().files;
+        },
+        { timeout: 10_000 },
+      )
+      .toBeLessThanOrEqual(before.threads + before.files + 8);
   });
 }

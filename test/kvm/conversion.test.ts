@@ -29,7 +29,10 @@ function hugePages(count: number): Disposable {
 
 function open(options: MachineOptions = {}) {
   const opened = machine({
-    type: 'sw-protected', private: true, prepare: (vm) => vm.enableExitHypercall(), ...options,
+    type: 'sw-protected',
+    private: true,
+    prepare: (vm) => vm.enableExitHypercall(),
+    ...options,
   });
   const events: Conversion[] = [];
   opened.memory.on('conversion', (conversion) => events.push(conversion));
@@ -61,7 +64,8 @@ describe('conversions in a sw-protected VM', () => {
     memory.convert({ ...at, to: 'private' });
     expect(peek(0x3000n)).toBe(0x77);
     expect(events.map(({ changed, discarded, source }) => [changed, discarded, source])).toEqual(
-      Array.from({ length: 3 }, () => [PAGE, 0, 'explicit']));
+      Array.from({ length: 3 }, () => [PAGE, 0, 'explicit']),
+    );
   });
 
   for (const backing of [{ kind: 'anonymous' }, { kind: 'shared' }, { kind: 'memfd' }] as const) {
@@ -84,8 +88,12 @@ describe('conversions in a sw-protected VM', () => {
 
   privateTest('follow the other policies', () => {
     const { memory, peek, poke } = open();
-    for (const [discard, sharedAfter, privateAfter] of
-      [['private', 0x42, 0], ['shared', 0, 0x77], ['none', 0x42, 0x77], ['both', 0, 0]] as const) {
+    for (const [discard, sharedAfter, privateAfter] of [
+      ['private', 0x42, 0],
+      ['shared', 0, 0x77],
+      ['none', 0x42, 0x77],
+      ['both', 0, 0],
+    ] as const) {
       memory.writeU8(0x3000n, 0x42);
       memory.convert({ ...at, to: 'private', discard });
       poke(0x3000n, 0x77);
@@ -119,7 +127,10 @@ describe('conversions in a sw-protected VM', () => {
     memory.add({ gpa: 0n, size: 4 * PAGE, private: true });
     memory.add({ gpa: 0x4000n, size: 4 * PAGE, private: true, backing: { kind: 'memfd' } });
     memory.fill(0x3000n, 2 * PAGE, 0x42);
-    expect(memory.convert({ gpa: 0x3000n, size: 2 * PAGE, to: 'private' })).toMatchObject({ changed: 2 * PAGE, discarded: 2 * PAGE });
+    expect(memory.convert({ gpa: 0x3000n, size: 2 * PAGE, to: 'private' })).toMatchObject({
+      changed: 2 * PAGE,
+      discarded: 2 * PAGE,
+    });
     expect([peek(0x3000n), peek(0x4000n)]).toEqual([0, 0]);
     poke(0x4000n, 0x66);
     expect(memory.read(0x3000n, 2 * PAGE, { side: 'shared' }).every((byte) => byte === 0)).toBe(true);
@@ -129,7 +140,12 @@ describe('conversions in a sw-protected VM', () => {
     const { memory, vm, peek, poke } = open({ bare: true });
     memory.add({ gpa: 0n, size: 2 * PAGE });
     const guestMemfd = vm.createGuestMemfd(4 * PAGE);
-    const region = memory.add({ gpa: 0x3000n, size: PAGE, private: { guestMemfd, offset: 4096n }, attributes: 'private' });
+    const region = memory.add({
+      gpa: 0x3000n,
+      size: PAGE,
+      private: { guestMemfd, offset: 4096n },
+      attributes: 'private',
+    });
     poke(0x3000n, 0x77);
     region.remove();
     const again = memory.add({ gpa: 0x3000n, size: PAGE, private: { guestMemfd, offset: 4096n } });
@@ -150,7 +166,9 @@ describe('conversions in a sw-protected VM', () => {
     const other = open();
     const guestMemfd = other.memory.regions[0]!.guestMemfd!;
     expect(() => memory.add({ gpa: 0x10_0000n, size: SIZE, private: { guestMemfd } })).toThrow(/belongs to another VM/);
-    expect(() => other.memory.add({ gpa: 0x10_0000n, size: SIZE, private: { guestMemfd } })).toThrow(/slot 0 has 0x0-0x10000 of it/);
+    expect(() => other.memory.add({ gpa: 0x10_0000n, size: SIZE, private: { guestMemfd } })).toThrow(
+      /slot 0 has 0x0-0x10000 of it/,
+    );
     expect(memory.regions).toHaveLength(1);
   });
 
@@ -194,7 +212,9 @@ describe('conversions in a sw-protected VM', () => {
     expect(memory.convert({ gpa: gpa + BigInt(MiB), size: MiB + PAGE, to: 'private' }).discarded).toBe(2 * MiB);
     expect(memory.readU8(gpa, { side: 'shared' })).toBe(0);
     expect(memory.readU8(gpa + BigInt(2 * MiB), { side: 'shared' })).toBe(0x42);
-    expect(() => memory.view(gpa, 1, { side: 'shared' })).toThrow(expect.objectContaining({ code: 'ERR_KVM_UNSTABLE' }));
+    expect(() => memory.view(gpa, 1, { side: 'shared' })).toThrow(
+      expect.objectContaining({ code: 'ERR_KVM_UNSTABLE' }),
+    );
   });
 
   privateTest('take 256 MiB at once', async () => {
@@ -203,7 +223,10 @@ describe('conversions in a sw-protected VM', () => {
     const { changed, durationUs } = await memory.convertAsync({ gpa: 2n ** 32n, size: 256 * MiB, to: 'private' });
     expect(changed).toBe(256 * MiB);
     expect(durationUs).toBeGreaterThan(0);
-    expect(memory.map().map(({ size, state }) => [size, state])).toEqual([[SIZE, 'shared'], [256 * MiB, 'private']]);
+    expect(memory.map().map(({ size, state }) => [size, state])).toEqual([
+      [SIZE, 'shared'],
+      [256 * MiB, 'private'],
+    ]);
   });
 });
 
@@ -211,7 +234,10 @@ describe('KVM_HC_MAP_GPA_RANGE in a sw-protected VM', () => {
   privateTest('converts there and back, and the guest goes on with 0', async () => {
     const { memory, vcpu, resume, peek, poke, mapGpaRange, events } = open();
     const exit = mapGpaRange(0x3000n, 2n, 16n);
-    expect(memory.handleHypercall(exit)).toMatchObject({ ret: 0n, conversion: { gpa: 0x3000n, size: 2 * PAGE, to: 'private' } });
+    expect(memory.handleHypercall(exit)).toMatchObject({
+      ret: 0n,
+      conversion: { gpa: 0x3000n, size: 2 * PAGE, to: 'private' },
+    });
     expect(resume().reason).toBe('hlt');
     expect(vcpu.getRegs().rax).toBe(0n);
     poke(0x3000n, 0x77);
@@ -221,7 +247,11 @@ describe('KVM_HC_MAP_GPA_RANGE in a sw-protected VM', () => {
     expect(resume().reason).toBe('hlt');
     expect(peek(0x3000n)).toBe(0);
     expect(events.map(({ source }) => source)).toEqual(['hypercall', 'hypercall']);
-    expect(memory.attributes.ranges(0x2000n, 4 * PAGE).map(({ state }) => state)).toEqual(['shared', 'private', 'shared']);
+    expect(memory.attributes.ranges(0x2000n, 4 * PAGE).map(({ state }) => state)).toEqual([
+      'shared',
+      'private',
+      'shared',
+    ]);
   });
 
   const cases: [string, bigint, bigint, bigint][] = [
@@ -281,7 +311,8 @@ describe('KVM_EXIT_MEMORY_FAULT in a sw-protected VM', () => {
     const second = resume() as VcpuExitOf<'memory-fault'>;
     expect(second.reason).toBe('memory-fault');
     expect(() => memory.handleMemoryFault(second, { vcpu: 0 })).toThrow(
-      expect.objectContaining({ name: 'KvmGuestError', exit: expect.objectContaining({ gpa: 0x3000n }) }));
+      expect.objectContaining({ name: 'KvmGuestError', exit: expect.objectContaining({ gpa: 0x3000n }) }),
+    );
   });
 
   privateTest('is served once there is a guest_memfd again', async () => {
@@ -289,7 +320,10 @@ describe('KVM_EXIT_MEMORY_FAULT in a sw-protected VM', () => {
     const exit = run(load(0x3000n)) as VcpuExitOf<'memory-fault'>;
     memory.remove(region, { keepGuestMemfd: false });
     memory.add({ gpa: 0x3000n, size: PAGE, private: true });
-    expect(await memory.handleMemoryFaultAsync(exit, { vcpu: 0 })).toMatchObject({ changed: PAGE, source: 'memory-fault' });
+    expect(await memory.handleMemoryFaultAsync(exit, { vcpu: 0 })).toMatchObject({
+      changed: PAGE,
+      source: 'memory-fault',
+    });
     expect(resume().reason).toBe('hlt');
     expect(vcpu.getRegs().rax & 0xffn).toBe(0n);
     expect(events.at(-1)?.source).toBe('memory-fault');

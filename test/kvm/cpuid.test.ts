@@ -14,13 +14,21 @@ describe('CPUID', () => {
     const read = vcpu.getCpuid2();
     expect(read.length).toBe(supported.length);
     expect(read.map(({ function: leaf, index }) => [leaf, index])).toEqual(
-      supported.map(({ function: leaf, index }) => [leaf, index]));
+      supported.map(({ function: leaf, index }) => [leaf, index]),
+    );
   });
 
   kvmTest('is read back whatever its length', () => {
     const { vcpu } = realMode([HLT]);
-    const table = Array.from({ length: 200 }, (_, index) =>
-      ({ function: 0x5000_0000 + index, index: 0, flags: 0, eax: index, ebx: 1, ecx: 2, edx: 3 }));
+    const table = Array.from({ length: 200 }, (_, index) => ({
+      function: 0x5000_0000 + index,
+      index: 0,
+      flags: 0,
+      eax: index,
+      ebx: 1,
+      ecx: 2,
+      edx: 3,
+    }));
     vcpu.setCpuid2(table);
     expect(vcpu.getCpuid2()).toEqual(table);
     vcpu.setCpuid2([]);
@@ -33,15 +41,20 @@ describe('CPUID', () => {
     const mine = { function: LEAF, index: 0, flags: 0, ...registers };
     vcpu.setCpuid2([...kvm.getSupportedCpuid(), mine]);
     expect(vcpu.runSync().reason).toBe('hlt');
-    expect(vcpu.getRegs()).toMatchObject(
-      { rax: 0x1111_1111n, rbx: 0x2222_2222n, rcx: 0x3333_3333n, rdx: 0xf444_4444n });
+    expect(vcpu.getRegs()).toMatchObject({
+      rax: 0x1111_1111n,
+      rbx: 0x2222_2222n,
+      rcx: 0x3333_3333n,
+      rdx: 0xf444_4444n,
+    });
   });
 
   kvmTest('has at most 256 entries', () => {
     const { vcpu } = realMode([HLT]);
     const entry = { function: 1, index: 0, flags: 0, eax: 0, ebx: 0, ecx: 0, edx: 0 };
     expect(() => vcpu.setCpuid2(new Array(257).fill(entry))).toThrow(
-      expect.objectContaining({ code: 'E2BIG', message: expect.stringMatching(/256 entries/) }));
+      expect.objectContaining({ code: 'E2BIG', message: expect.stringMatching(/256 entries/) }),
+    );
   });
 
   kvmTest('cannot be another one after the first run', () => {
@@ -50,7 +63,8 @@ describe('CPUID', () => {
     vcpu.setCpuid2(supported);
     vcpu.runSync();
     expect(() => vcpu.setCpuid2(supported.slice(0, 3))).toThrow(
-      expect.objectContaining({ code: 'EINVAL', message: expect.stringMatching(/has run already/) }));
+      expect.objectContaining({ code: 'EINVAL', message: expect.stringMatching(/has run already/) }),
+    );
   });
 
   kvmTest('refuses values that do not fit', () => {

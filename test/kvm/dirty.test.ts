@@ -38,7 +38,8 @@ function watched(prepare?: (vm: Vm) => void): Watched {
   // mov [bx], al; hlt, with the page as the base of DS.
   code.view(0, 0x4000).set([0x88, 0x07, HLT], 0x1000);
   return {
-    vm, vcpu,
+    vm,
+    vcpu,
     async touch(...pages) {
       for (const page of pages) {
         startAt(vcpu);
@@ -53,7 +54,7 @@ function watched(prepare?: (vm: Vm) => void): Watched {
 /** The pages whose bit is 1. */
 function pagesOf(bitmap: Uint8Array): number[] {
   const all = Array.from({ length: bitmap.byteLength * 8 }, (_, page) => page);
-  return all.filter((page) => (bitmap[page >> 3]! >> (page & 7) & 1) !== 0);
+  return all.filter((page) => ((bitmap[page >> 3]! >> (page & 7)) & 1) !== 0);
 }
 
 describe('the log', () => {
@@ -81,12 +82,19 @@ describe('the log', () => {
   kvmTest('is refused with the reason', LOG, () => {
     const { vm } = watched();
     expect(() => vm.getDirtyLog(7)).toThrow(/Slot 7 was not set by this handle/);
-    expect(() => vm.getDirtyLog(0)).toThrow(expect.objectContaining({
-      code: 'ENOENT', syscall: 'KVM_GET_DIRTY_LOG', hint: expect.stringMatching(/KVM_MEM_LOG_DIRTY_PAGES/),
-    }));
-    expect(() => vm.resetDirtyRings()).toThrow(expect.objectContaining({
-      code: 'EINVAL', hint: expect.stringMatching(/enableDirtyLogRing/),
-    }));
+    expect(() => vm.getDirtyLog(0)).toThrow(
+      expect.objectContaining({
+        code: 'ENOENT',
+        syscall: 'KVM_GET_DIRTY_LOG',
+        hint: expect.stringMatching(/KVM_MEM_LOG_DIRTY_PAGES/),
+      }),
+    );
+    expect(() => vm.resetDirtyRings()).toThrow(
+      expect.objectContaining({
+        code: 'EINVAL',
+        hint: expect.stringMatching(/enableDirtyLogRing/),
+      }),
+    );
   });
 });
 
@@ -117,8 +125,9 @@ describe('the log with manual protection', () => {
     expect(() => vm.clearDirtyLog({ ...range, numPages: 128 })).toThrow(/at most the 100 pages of slot 1/);
     expect(() => vm.clearDirtyLog({ ...range, numPages: 0 })).toThrow(RangeError);
     expect(() => vm.clearDirtyLog({ ...range, numPages: 100, bitmap: new Uint8Array(8) })).toThrow(/at least 16 bytes/);
-    expect(() => vm.clearDirtyLog({ ...range, slot: 0, numPages: 4 }))
-      .toThrow(expect.objectContaining({ code: 'ENOENT' }));
+    expect(() => vm.clearDirtyLog({ ...range, slot: 0, numPages: 4 })).toThrow(
+      expect.objectContaining({ code: 'ENOENT' }),
+    );
     expect(() => vm.clearDirtyLog({ ...range, pages: 1 } as never)).toThrow(/Expected no key pages/);
   });
 });
@@ -158,21 +167,24 @@ describe('the ring', () => {
 
   kvmTest('takes the place of the log', RING, () => {
     const { vm } = watched(enable);
-    expect(() => vm.getDirtyLog(SLOT))
-      .toThrow(expect.objectContaining({ code: 'ENXIO', hint: expect.stringMatching(/dirty rings/) }));
+    expect(() => vm.getDirtyLog(SLOT)).toThrow(
+      expect.objectContaining({ code: 'ENXIO', hint: expect.stringMatching(/dirty rings/) }),
+    );
   });
 
-  kvmTest('is there for VMs that asked for it, in its size', RING, () => withKvm((kvm) => {
-    const plain = kvm.createVm().createVcpu(0);
-    expect(() => new DirtyRing(plain, RING_BYTES)).toThrow();
-    expect(() => new DirtyRing(plain, 5000)).toThrow(/a power of two for bytes/);
-    plain.close();
-    expect(() => new DirtyRing(plain, RING_BYTES)).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
-    const vm = kvm.createVm();
-    vm.enableDirtyLogRing(RING_BYTES);
-    const vcpu = vm.createVcpu(0);
-    const ring = new DirtyRing(vcpu, RING_BYTES);
-    vm.close();
-    expect(() => ring.harvest()).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
-  }));
+  kvmTest('is there for VMs that asked for it, in its size', RING, () =>
+    withKvm((kvm) => {
+      const plain = kvm.createVm().createVcpu(0);
+      expect(() => new DirtyRing(plain, RING_BYTES)).toThrow();
+      expect(() => new DirtyRing(plain, 5000)).toThrow(/a power of two for bytes/);
+      plain.close();
+      expect(() => new DirtyRing(plain, RING_BYTES)).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
+      const vm = kvm.createVm();
+      vm.enableDirtyLogRing(RING_BYTES);
+      const vcpu = vm.createVcpu(0);
+      const ring = new DirtyRing(vcpu, RING_BYTES);
+      vm.close();
+      expect(() => ring.harvest()).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
+    }),
+  );
 });

@@ -18,8 +18,11 @@ describe('the doctor', () => {
 
   it('has found a KVM, by trying', () => {
     expect(report.exitCode).toBeLessThan(2);
-    for (const id of ['dev-kvm', 'kvm', 'vm-type.default', 'vcpu.run', 'memslot-v2']) expect(answer(id), id).toBe('yes');
-    for (const { id, how } of report.checks.filter(({ group }) => ['vm-types', 'memory', 'private-memory', 'vcpu', 'interrupts'].includes(group))) {
+    for (const id of ['dev-kvm', 'kvm', 'vm-type.default', 'vcpu.run', 'memslot-v2'])
+      expect(answer(id), id).toBe('yes');
+    for (const { id, how } of report.checks.filter(({ group }) =>
+      ['vm-types', 'memory', 'private-memory', 'vcpu', 'interrupts'].includes(group),
+    )) {
       expect(how, id).toBe('tried');
     }
   });
@@ -38,7 +41,15 @@ describe('the doctor', () => {
 
   it.runIf(inLab)('names the lab: sw-protected, with attributes and pre-fault', () => {
     expect(report).toMatchObject({ tier: 'sw-protected', exitCode: 0 });
-    for (const id of ['vm-type.sw-protected', 'guest-memfd.0', 'attributes.private', 'pre-fault', 'vcpu.exit-hypercall', 'interrupts.ioeventfd', 'dirty.ring']) {
+    for (const id of [
+      'vm-type.sw-protected',
+      'guest-memfd.0',
+      'attributes.private',
+      'pre-fault',
+      'vcpu.exit-hypercall',
+      'interrupts.ioeventfd',
+      'dirty.ring',
+    ]) {
       expect(answer(id), id).toBe('yes');
     }
   });

@@ -8,8 +8,13 @@ describe('port exits', () => {
     // out 0x10, al; out 0x12, ax; out 0x14, eax; the same with in
     const { vcpu } = realMode(
       [0xe6, 0x10, 0xe7, 0x12, 0x66, 0xe7, 0x14, 0xe4, 0x10, 0xe5, 0x12, 0x66, 0xe5, 0x14, HLT],
-      { regs: { rax: 0x8877_6655n } });
-    for (const [port, size, value] of [[0x10, 1, 0x55], [0x12, 2, 0x6655], [0x14, 4, 0x8877_6655]] as const) {
+      { regs: { rax: 0x8877_6655n } },
+    );
+    for (const [port, size, value] of [
+      [0x10, 1, 0x55],
+      [0x12, 2, 0x6655],
+      [0x14, 4, 0x8877_6655],
+    ] as const) {
       const exit = expectExit(vcpu.runSync({ timeoutMs: 5000 }), 'io');
       expect(exit).toMatchObject({ direction: 'out', port, size, count: 1 });
       expect(accessValue(exit)).toBe(value);
@@ -38,9 +43,15 @@ describe('port exits', () => {
 describe('MMIO exits', () => {
   kvmTest('have every width up to 4, in both directions', () => {
     // mov [0], al; mov [2], ax; mov [4], eax; mov eax, [8]
-    const { vcpu } = realMode(
-      [0xa2, 0, 0, 0xa3, 2, 0, 0x66, 0xa3, 4, 0, 0x66, 0xa1, 8, 0, HLT], { mmio: true, regs: { rax: 0x8877_6655n } });
-    for (const [offset, length, value] of [[0n, 1, 0x55], [2n, 2, 0x6655], [4n, 4, 0x8877_6655]] as const) {
+    const { vcpu } = realMode([0xa2, 0, 0, 0xa3, 2, 0, 0x66, 0xa3, 4, 0, 0x66, 0xa1, 8, 0, HLT], {
+      mmio: true,
+      regs: { rax: 0x8877_6655n },
+    });
+    for (const [offset, length, value] of [
+      [0n, 1, 0x55],
+      [2n, 2, 0x6655],
+      [4n, 4, 0x8877_6655],
+    ] as const) {
       const exit = expectExit(vcpu.runSync({ timeoutMs: 5000 }), 'mmio');
       expect(exit).toMatchObject({ direction: 'write', gpa: MMIO + offset });
       expect(exit.data.length).toBe(length);
@@ -62,7 +73,11 @@ describe('the end of a guest', () => {
     const flat = { ...rights, base: 0n, limit: 0xffff_ffff };
     const data = { ...ds, ...flat, type: 3, selector: 16 };
     vcpu.updateSregs({
-      cr0: 0x11n, cs: { ...cs, ...flat, type: 11, selector: 8 }, ds: data, es: data, ss: data,
+      cr0: 0x11n,
+      cs: { ...cs, ...flat, type: 11, selector: 8 },
+      ds: data,
+      es: data,
+      ss: data,
       idt: { base: 0n, limit: 0 },
     });
     expectExit(vcpu.runSync({ timeoutMs: 5000 }), 'shutdown');
@@ -86,7 +101,11 @@ describe('hypercall exits', () => {
   const amd = (vendor: { ebx: number }[]) => vendor[0]!.ebx === 0x6874_7541;
 
   hardwareTest('give the guest what is answered, or -ENOSYS', () => {
-    for (const [answer, expected] of [[undefined, 0xffff_fc18n], [0n, 0n], [-22n, 0xffff_ffean]] as const) {
+    for (const [answer, expected] of [
+      [undefined, 0xffff_fc18n],
+      [0n, 0n],
+      [-22n, 0xffff_ffean],
+    ] as const) {
       const guest = realMode([], { regs, prepare: (vm) => vm.enableExitHypercall() });
       const vendor = guest.kvm.getSupportedCpuid().filter((entry) => entry.function === 0);
       guest.memory.set([...(amd(vendor) ? VMMCALL : VMCALL), HLT], 0x1000);

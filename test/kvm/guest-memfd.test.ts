@@ -1,7 +1,10 @@
 /** guest_memfd and memory attributes: flags, binding, content, and what each kernel refuses. */
 import { describe, expect, onTestFinished } from 'vitest';
 import {
-  GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY,
+  GUEST_MEMFD_FLAG_INIT_SHARED,
+  GUEST_MEMFD_FLAG_MMAP,
+  KVM_MEM_LOG_DIRTY_PAGES,
+  KVM_MEM_READONLY,
   KVM_MEMORY_ATTRIBUTE_PRIVATE,
 } from '../../lib/abi/index.ts';
 import { KvmUnsupportedError } from '../../lib/errors.ts';
@@ -48,7 +51,13 @@ describe('a guest_memfd', () => {
   kvmTest('allocates, punches and ends with its VM', { needs: ['KVM_CAP_USER_MEMORY2'] }, async () => {
     const { vm } = setUp('default');
     const gmem = vm.createGuestMemfd(SIZE);
-    expect([gmem.vm === vm, gmem.size, gmem.flags, gmem.hostMapped, gmem.closed]).toEqual([true, BigInt(SIZE), 0n, false, false]);
+    expect([gmem.vm === vm, gmem.size, gmem.flags, gmem.hostMapped, gmem.closed]).toEqual([
+      true,
+      BigInt(SIZE),
+      0n,
+      false,
+      false,
+    ]);
     gmem.fallocate(0n, SIZE);
     gmem.punchHole(BigInt(PAGE), BigInt(PAGE));
     await gmem.fallocateAsync(PAGE, PAGE);
@@ -75,23 +84,32 @@ describe('a guest_memfd', () => {
       else expect(() => vm.createGuestMemfd(PAGE, { flags })).toThrow(KvmUnsupportedError);
     }
     if (offered === 0n) expect(() => vm.createGuestMemfd(PAGE, { flags: 3n })).toThrow(/MMAP and .*INIT_SHARED.*6\.18/);
-    for (const size of [0, 4095, -4096, 0n, 4097n, 1n << 63n]) expect(() => vm.createGuestMemfd(size)).toThrow(RangeError);
+    for (const size of [0, 4095, -4096, 0n, 4097n, 1n << 63n])
+      expect(() => vm.createGuestMemfd(size)).toThrow(RangeError);
     expect(() => vm.createGuestMemfd(PAGE, { flags: 1 as never })).toThrow(TypeError);
     expect(() => vm.createGuestMemfd(PAGE, { flag: 1n } as never)).toThrow(/did you mean flags/);
     vm.createGuestMemfd(0x7fff_ffff_ffff_f000n).close();
   });
 
-  kvmTest('of a default VM cannot be bound before Linux 6.18, and the error says so', { needs: ['no-guest-memfd-on-default'] }, () => {
-    const { vm, mapping } = setUp('default');
-    const guestMemfd = vm.createGuestMemfd(SIZE);
-    expect(() => vm.setUserMemoryRegion2({ slot: 0, gpa: 0n, size: SIZE, mapping, guestMemfd })).toThrow(
-      expect.objectContaining({ code: 'EINVAL', hint: expect.stringMatching(/can be made but not bound.*sw-protected.*6\.18/) as string }));
-    expect(vm.memslots.size).toBe(0);
-  });
+  kvmTest(
+    'of a default VM cannot be bound before Linux 6.18, and the error says so',
+    { needs: ['no-guest-memfd-on-default'] },
+    () => {
+      const { vm, mapping } = setUp('default');
+      const guestMemfd = vm.createGuestMemfd(SIZE);
+      expect(() => vm.setUserMemoryRegion2({ slot: 0, gpa: 0n, size: SIZE, mapping, guestMemfd })).toThrow(
+        expect.objectContaining({
+          code: 'EINVAL',
+          hint: expect.stringMatching(/can be made but not bound.*sw-protected.*6\.18/) as string,
+        }),
+      );
+      expect(vm.memslots.size).toBe(0);
+    },
+  );
 });
 
 describe('a guest_memfd that the host maps', () => {
-  kvmTest('is the guest\'s memory and the host\'s, with no mapping given', NEEDS_MAPPED, () => {
+  kvmTest("is the guest's memory and the host's, with no mapping given", NEEDS_MAPPED, () => {
     const { vm } = setUp('default');
     const gmem = vm.createGuestMemfd(SIZE, { flags: BOTH });
     vm.setUserMemoryRegion2({ slot: 0, gpa: 0n, size: SIZE, guestMemfd: gmem });
@@ -124,7 +142,9 @@ describe('a guest_memfd that the host maps', () => {
     using own = gmem.map(BigInt(PAGE), 4 * PAGE);
     using again = own.again();
     const region = { slot: 0, gpa: 0n, size: 2 * PAGE, guestMemfd: gmem, guestMemfdOffset: BigInt(2 * PAGE) };
-    expect(() => vm.setUserMemoryRegion2({ ...region, mapping })).toThrow(/of the guest_memfd itself at offset 8192.*allowForeignMapping/);
+    expect(() => vm.setUserMemoryRegion2({ ...region, mapping })).toThrow(
+      /of the guest_memfd itself at offset 8192.*allowForeignMapping/,
+    );
     expect(() => vm.setUserMemoryRegion2({ ...region, mapping: own })).toThrow(TypeError);
     expect(vm.memslots.size).toBe(0);
     vm.setUserMemoryRegion2({ ...region, mapping: again, mappingOffset: PAGE });
@@ -153,7 +173,8 @@ describe('a guest_memfd that the host maps', () => {
 /** What binding refuses; on any VM that can bind one. */
 function bindingRefusals(vm: Vm, kvm: Kvm, mapping: HostMapping, make: (vm: Vm) => GuestMemfd, type: VmTypeName): void {
   const gmem = make(vm);
-  const bind = (region: object): void => vm.setUserMemoryRegion2({ slot: 1, gpa: 0n, size: PAGE, guestMemfd: gmem, ...region });
+  const bind = (region: object): void =>
+    vm.setUserMemoryRegion2({ slot: 1, gpa: 0n, size: PAGE, guestMemfd: gmem, ...region });
   bind({ slot: 0, gpa: 0x10_0000n, size: 4 * PAGE });
   const snapshot = (): string => JSON.stringify([...vm.memslots.keys()]);
   const before = snapshot();
@@ -162,12 +183,18 @@ function bindingRefusals(vm: Vm, kvm: Kvm, mapping: HostMapping, make: (vm: Vm) 
   expect(() => bind({ guestMemfdOffset: BigInt(SIZE - PAGE), size: 2 * PAGE })).toThrow(RangeError);
   expect(() => bind({ guestMemfdOffset: 1n })).toThrow(RangeError);
   expect(() => bind({ guestMemfdOffset: PAGE })).toThrow(TypeError);
-  expect(() => bind({ guestMemfdOffset: BigInt(8 * PAGE), flags: KVM_MEM_LOG_DIRTY_PAGES })).toThrow(KvmUnsupportedError);
+  expect(() => bind({ guestMemfdOffset: BigInt(8 * PAGE), flags: KVM_MEM_LOG_DIRTY_PAGES })).toThrow(
+    KvmUnsupportedError,
+  );
   expect(() => bind({ guestMemfdOffset: BigInt(8 * PAGE), flags: KVM_MEM_READONLY })).toThrow(KvmUnsupportedError);
   expect(() => bind({ slot: 0, gpa: 0x20_0000n, guestMemfdOffset: BigInt(8 * PAGE) })).toThrow(STATE);
   expect(() => vm.setUserMemoryRegion({ slot: 0, gpa: 0x20_0000n, size: 4 * PAGE, mapping })).toThrow(STATE);
-  expect(() => vm.setUserMemoryRegion({ slot: 1, gpa: 0n, size: PAGE, mapping, guestMemfd: gmem } as never)).toThrow(/setUserMemoryRegion2/);
-  expect(() => bind({ gpa: 0x10_1000n, guestMemfdOffset: BigInt(8 * PAGE) })).toThrow(/slot 0 has 0x100000 to 0x104000/);
+  expect(() => vm.setUserMemoryRegion({ slot: 1, gpa: 0n, size: PAGE, mapping, guestMemfd: gmem } as never)).toThrow(
+    /setUserMemoryRegion2/,
+  );
+  expect(() => bind({ gpa: 0x10_1000n, guestMemfdOffset: BigInt(8 * PAGE) })).toThrow(
+    /slot 0 has 0x100000 to 0x104000/,
+  );
   expect(() => bind({ guestMemfd: {} })).toThrow(TypeError);
   expect(() => bind({ guestMemfd: mapping })).toThrow(TypeError);
   const other = make(kvm.createVm(type));
@@ -179,7 +206,8 @@ function bindingRefusals(vm: Vm, kvm: Kvm, mapping: HostMapping, make: (vm: Vm) 
   expect(snapshot()).toBe(before);
   bind({ guestMemfdOffset: BigInt(4 * PAGE) });
   expect(gmem.bindings).toEqual([
-    { slot: 0, gpa: 0x10_0000n, size: 4 * PAGE, offset: 0n }, { slot: 1, gpa: 0n, size: PAGE, offset: BigInt(4 * PAGE) },
+    { slot: 0, gpa: 0x10_0000n, size: 4 * PAGE, offset: 0n },
+    { slot: 1, gpa: 0n, size: PAGE, offset: BigInt(4 * PAGE) },
   ]);
   vm.deleteMemslot(0);
   bind({ slot: 0, gpa: 0x10_0000n, size: 4 * PAGE });
@@ -221,7 +249,12 @@ describe('private memory', () => {
     expect(run(vcpu, mapping, load(0x3000))).toBe(0);
     gmem.close();
     startAt(vcpu);
-    expect(expectExit(vcpu.runSync({ timeoutMs: 10_000 }), 'memory-fault')).toMatchObject({ gpa: 0x3000n, size: 4096n, private: true, errno: 'EFAULT' });
+    expect(expectExit(vcpu.runSync({ timeoutMs: 10_000 }), 'memory-fault')).toMatchObject({
+      gpa: 0x3000n,
+      size: 4096n,
+      private: true,
+      errno: 'EFAULT',
+    });
     vm.deleteMemslot(0);
   });
 
@@ -231,9 +264,13 @@ describe('private memory', () => {
     vm.setUserMemoryRegion2({ slot: 1, gpa: 0x4000n, size: 4 * PAGE, mapping, mappingOffset: 4 * PAGE });
     vm.setMemoryAttributes({ address: 0x2000n, size: 4 * PAGE, attributes: PRIVATE });
     await vm.setMemoryAttributesAsync({ address: 0x2000n, size: 4n * 4096n, attributes: 0n });
-    expect(() => vm.setMemoryAttributes({ address: 0x6000n, size: 4 * PAGE, attributes: PRIVATE })).toThrow(/none at 0x8000.*allowUnbacked/);
+    expect(() => vm.setMemoryAttributes({ address: 0x6000n, size: 4 * PAGE, attributes: PRIVATE })).toThrow(
+      /none at 0x8000.*allowUnbacked/,
+    );
     expect(() => vm.setMemoryAttributes({ address: 0n, size: 1n << 52n, attributes: PRIVATE })).toThrow(RangeError);
-    await expect(vm.setMemoryAttributesAsync({ address: 0x10_0000n, size: PAGE, attributes: PRIVATE })).rejects.toThrow(RangeError);
+    await expect(vm.setMemoryAttributesAsync({ address: 0x10_0000n, size: PAGE, attributes: PRIVATE })).rejects.toThrow(
+      RangeError,
+    );
     vm.setMemoryAttributes({ address: 0x10_0000n, size: PAGE, attributes: PRIVATE, allowUnbacked: true });
     expect(() => vm.setMemoryAttributes({ address: 0n, size: PAGE, attributes: 1n })).toThrow(KvmUnsupportedError);
     expect(() => vm.setMemoryAttributes({ address: 0n, size: PAGE, attributes: 8 as never })).toThrow(TypeError);
@@ -245,6 +282,8 @@ describe('private memory', () => {
   kvmTest('is not to be had on a default VM', () => {
     const { vm, mapping } = setUp('default');
     vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size: SIZE, mapping });
-    expect(() => vm.setMemoryAttributes({ address: 0n, size: PAGE, attributes: PRIVATE })).toThrow(/type default.*sw-protected/);
+    expect(() => vm.setMemoryAttributes({ address: 0n, size: PAGE, attributes: PRIVATE })).toThrow(
+      /type default.*sw-protected/,
+    );
   });
 });

@@ -69,9 +69,16 @@ describe('anonymous memory', () => {
     other.close();
     again.close();
     for (const use of [
-      () => mapping.view(), () => mapping.read(0, 1), () => mapping.write(0, Uint8Array.of(1)), () => mapping.fill(0, 1, 1),
-      () => mapping.madvise(0, PAGE, 'dontneed'), () => mapping.resident(), () => mapping.share(), () => mapping.again(),
-    ]) expect(use).toThrow(CLOSED);
+      () => mapping.view(),
+      () => mapping.read(0, 1),
+      () => mapping.write(0, Uint8Array.of(1)),
+      () => mapping.fill(0, 1, 1),
+      () => mapping.madvise(0, PAGE, 'dontneed'),
+      () => mapping.resident(),
+      () => mapping.share(),
+      () => mapping.again(),
+    ])
+      expect(use).toThrow(CLOSED);
     expect(() => HostMapping.adopt({ kind: 'node-kvm:vm' } as never)).toThrow(TypeError);
   });
 
@@ -81,7 +88,10 @@ describe('anonymous memory', () => {
       mapping.write(0, Uint8Array.of(1));
     } catch (error) {
       expect(error).toBeInstanceOf(KvmSystemError);
-      expect(error).toMatchObject({ code: 'ENOMEM', hint: expect.stringMatching(/huge pages.*nr_hugepages/) as string });
+      expect(error).toMatchObject({
+        code: 'ENOMEM',
+        hint: expect.stringMatching(/huge pages.*nr_hugepages/) as string,
+      });
     }
     expect(() => HostMapping.anonymous(PAGE, { hugetlb: 0x200000 })).toThrow(RangeError);
     expect(() => HostMapping.anonymous(2 ** 21, { hugetlb: 4096 as never })).toThrow(TypeError);
@@ -95,7 +105,13 @@ describe('anonymous memory', () => {
     expect(() => HostMapping.anonymous(PAGE, { Shared: true } as never)).toThrow(/did you mean shared/);
     expect(() => HostMapping.anonymous(PAGE, { shared: 1 } as never)).toThrow(TypeError);
     using mapping = HostMapping.anonymous(2 * PAGE);
-    for (const [offset, length] of [[-1, 1], [0, 2 * PAGE + 1], [2 * PAGE, 1], [2 * PAGE + 1, 0], [0.5, 1]] as const) {
+    for (const [offset, length] of [
+      [-1, 1],
+      [0, 2 * PAGE + 1],
+      [2 * PAGE, 1],
+      [2 * PAGE + 1, 0],
+      [0.5, 1],
+    ] as const) {
       expect(() => mapping.view(offset, length)).toThrow(RangeError);
       expect(() => mapping.read(offset, length)).toThrow(RangeError);
       expect(() => mapping.fill(offset, length, 1)).toThrow(RangeError);

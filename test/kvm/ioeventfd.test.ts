@@ -72,38 +72,48 @@ describe('in memory', () => {
   });
 });
 
-kvmTest('there is one for each address, width and value', NEEDS, () => withKvm((kvm) => {
-  const vm = kvm.createVm();
-  const fd = eventfd();
-  const doorbell = { eventfd: fd, address: MMIO, length: 4, datamatch: 1n } as const;
-  vm.ioeventfd(doorbell);
-  vm.ioeventfd({ ...doorbell, datamatch: 2n });
-  expect(() => vm.ioeventfd(doorbell)).toThrow(expect.objectContaining({ code: 'EEXIST' }));
-  expect(() => vm.ioeventfdDeassign({ ...doorbell, datamatch: 3n })).toThrow(expect.objectContaining({
-    code: 'ENOENT', syscall: 'KVM_IOEVENTFD',
-    hint: expect.stringMatching(/same eventfd, address, length, pio and datamatch/),
-  }));
-  expect(() => vm.ioeventfdDeassign({ ...doorbell, eventfd: eventfd() }))
-    .toThrow(expect.objectContaining({ code: 'ENOENT' }));
-  vm.ioeventfdDeassign(doorbell);
-  vm.ioeventfd(doorbell);
-}));
+kvmTest('there is one for each address, width and value', NEEDS, () =>
+  withKvm((kvm) => {
+    const vm = kvm.createVm();
+    const fd = eventfd();
+    const doorbell = { eventfd: fd, address: MMIO, length: 4, datamatch: 1n } as const;
+    vm.ioeventfd(doorbell);
+    vm.ioeventfd({ ...doorbell, datamatch: 2n });
+    expect(() => vm.ioeventfd(doorbell)).toThrow(expect.objectContaining({ code: 'EEXIST' }));
+    expect(() => vm.ioeventfdDeassign({ ...doorbell, datamatch: 3n })).toThrow(
+      expect.objectContaining({
+        code: 'ENOENT',
+        syscall: 'KVM_IOEVENTFD',
+        hint: expect.stringMatching(/same eventfd, address, length, pio and datamatch/),
+      }),
+    );
+    expect(() => vm.ioeventfdDeassign({ ...doorbell, eventfd: eventfd() })).toThrow(
+      expect.objectContaining({ code: 'ENOENT' }),
+    );
+    vm.ioeventfdDeassign(doorbell);
+    vm.ioeventfd(doorbell);
+  }),
+);
 
-kvmTest('refuses what the kernel would not take', NEEDS, () => withKvm((kvm) => {
-  const vm = kvm.createVm();
-  const fd = eventfd();
-  const given = { eventfd: fd, address: MMIO } as const;
-  expect(() => vm.ioeventfd({ ...given, datamatch: 1n })).toThrow(/no datamatch where length is 0/);
-  expect(() => vm.ioeventfd({ ...given, length: 3 } as never))
-    .toThrow(/^Expected 0, 1, 2, 4 or 8 for length but received 3/);
-  expect(() => vm.ioeventfd({ ...given, length: 1, datamatch: 0x100n })).toThrow(/a value of 1 bytes for datamatch/);
-  expect(() => vm.ioeventfd({ ...given, length: 8, datamatch: 1n << 64n })).toThrow(RangeError);
-  expect(() => vm.ioeventfd({ ...given, address: 0x1_0000n, pio: true })).toThrow(/a port below 65536/);
-  expect(() => vm.ioeventfd({ ...given, address: 0xffffn, length: 2, pio: true }))
-    .toThrow(/at most 1 bytes from port 65535/);
-  expect(() => vm.ioeventfd({ ...given, address: 16 } as never)).toThrow(/a bigint for address.*write 16n/);
-  expect(() => vm.ioeventfd({ ...given, eventfd: 5 } as never)).toThrow(/an Eventfd for eventfd/);
-  expect(() => vm.ioeventfd({ ...given, match: 1n } as never)).toThrow(/Expected no key match/);
-  fd.close();
-  expect(() => vm.ioeventfd(given)).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
-}));
+kvmTest('refuses what the kernel would not take', NEEDS, () =>
+  withKvm((kvm) => {
+    const vm = kvm.createVm();
+    const fd = eventfd();
+    const given = { eventfd: fd, address: MMIO } as const;
+    expect(() => vm.ioeventfd({ ...given, datamatch: 1n })).toThrow(/no datamatch where length is 0/);
+    expect(() => vm.ioeventfd({ ...given, length: 3 } as never)).toThrow(
+      /^Expected 0, 1, 2, 4 or 8 for length but received 3/,
+    );
+    expect(() => vm.ioeventfd({ ...given, length: 1, datamatch: 0x100n })).toThrow(/a value of 1 bytes for datamatch/);
+    expect(() => vm.ioeventfd({ ...given, length: 8, datamatch: 1n << 64n })).toThrow(RangeError);
+    expect(() => vm.ioeventfd({ ...given, address: 0x1_0000n, pio: true })).toThrow(/a port below 65536/);
+    expect(() => vm.ioeventfd({ ...given, address: 0xffffn, length: 2, pio: true })).toThrow(
+      /at most 1 bytes from port 65535/,
+    );
+    expect(() => vm.ioeventfd({ ...given, address: 16 } as never)).toThrow(/a bigint for address.*write 16n/);
+    expect(() => vm.ioeventfd({ ...given, eventfd: 5 } as never)).toThrow(/an Eventfd for eventfd/);
+    expect(() => vm.ioeventfd({ ...given, match: 1n } as never)).toThrow(/Expected no key match/);
+    fd.close();
+    expect(() => vm.ioeventfd(given)).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
+  }),
+);

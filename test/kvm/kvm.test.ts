@@ -32,7 +32,7 @@ describe('open', () => {
     expect(native().census()).toEqual(before);
   });
 
-  kvmTest('takes a descriptor, which stays the caller\'s', () => {
+  kvmTest("takes a descriptor, which stays the caller's", () => {
     const fd = openSync('/dev/kvm', 'r+');
     const kvm = Kvm.open(fd);
     expect(kvm.fd).not.toBe(fd);
@@ -74,70 +74,85 @@ describe('open', () => {
 });
 
 describe('what KVM says', () => {
-  kvmTest('extensions by name and by number', () => withKvm((kvm) => {
-    expect(kvm.checkExtension('KVM_CAP_USER_MEMORY')).toBe(1);
-    expect(kvm.checkExtension(3)).toBe(1);
-    expect(kvm.checkExtension(0xffff)).toBe(0);
-    expect(() => kvm.checkExtension('KVM_CAP_NO_SUCH' as never)).toThrow(TypeError);
-    expect(() => kvm.checkExtension('toString' as never)).toThrow(TypeError);
-    expect(() => kvm.checkExtension(-1)).toThrow(RangeError);
-  }));
+  kvmTest('extensions by name and by number', () =>
+    withKvm((kvm) => {
+      expect(kvm.checkExtension('KVM_CAP_USER_MEMORY')).toBe(1);
+      expect(kvm.checkExtension(3)).toBe(1);
+      expect(kvm.checkExtension(0xffff)).toBe(0);
+      expect(() => kvm.checkExtension('KVM_CAP_NO_SUCH' as never)).toThrow(TypeError);
+      expect(() => kvm.checkExtension('toString' as never)).toThrow(TypeError);
+      expect(() => kvm.checkExtension(-1)).toThrow(RangeError);
+    }),
+  );
 
-  kvmTest('VM types, all of which can be made or say why not', () => withKvm((kvm) => {
-    const types = kvm.vmTypes();
-    expect(types).toContain('default');
-    expect(kvm.createVm(0).typeName).toBe('default');
-    if (!types.includes('tdx')) {
-      expect(errorOf(() => kvm.createVm('tdx')).message).toMatch(/tdx.*default/);
-    }
-    expect(() => kvm.createVm('nothing' as never)).toThrow(RangeError);
-    expect(() => kvm.createVm(0n as never)).toThrow(TypeError);
-  }));
+  kvmTest('VM types, all of which can be made or say why not', () =>
+    withKvm((kvm) => {
+      const types = kvm.vmTypes();
+      expect(types).toContain('default');
+      expect(kvm.createVm(0).typeName).toBe('default');
+      if (!types.includes('tdx')) {
+        expect(errorOf(() => kvm.createVm('tdx')).message).toMatch(/tdx.*default/);
+      }
+      expect(() => kvm.createVm('nothing' as never)).toThrow(RangeError);
+      expect(() => kvm.createVm(0n as never)).toThrow(TypeError);
+    }),
+  );
 
-  kvmTest('the length of a vCPU\'s mapping', () => withKvm((kvm) => {
-    expect(kvm.getVcpuMmapSize()).toBeGreaterThanOrEqual(12288);
-  }));
+  kvmTest("the length of a vCPU's mapping", () =>
+    withKvm((kvm) => {
+      expect(kvm.getVcpuMmapSize()).toBeGreaterThanOrEqual(12288);
+    }),
+  );
 
-  kvmTest('CPUID leaves', () => withKvm((kvm) => {
-    const leaves = kvm.getSupportedCpuid();
-    expect(leaves.length).toBeGreaterThan(10);
-    const { ebx, edx, ecx } = leaves.find((leaf) => leaf.function === 0)!;
-    const vendor = Buffer.from(Uint32Array.of(ebx, edx, ecx).buffer).toString();
-    expect(vendor).toMatch(/^(GenuineIntel|AuthenticAMD|HygonGenuine)$/);
-    expect(leaves.find((leaf) => leaf.function === 0x4000_0000)).toBeDefined();
-    expect(Array.isArray(kvm.getEmulatedCpuid())).toBe(true);
-  }));
+  kvmTest('CPUID leaves', () =>
+    withKvm((kvm) => {
+      const leaves = kvm.getSupportedCpuid();
+      expect(leaves.length).toBeGreaterThan(10);
+      const { ebx, edx, ecx } = leaves.find((leaf) => leaf.function === 0)!;
+      const vendor = Buffer.from(Uint32Array.of(ebx, edx, ecx).buffer).toString();
+      expect(vendor).toMatch(/^(GenuineIntel|AuthenticAMD|HygonGenuine)$/);
+      expect(leaves.find((leaf) => leaf.function === 0x4000_0000)).toBeDefined();
+      expect(Array.isArray(kvm.getEmulatedCpuid())).toBe(true);
+    }),
+  );
 
-  kvmTest('MSR lists, and feature MSRs in calls of any length', { needs: ['KVM_CAP_GET_MSR_FEATURES'] }, () => withKvm((kvm) => {
-    const list = kvm.getMsrIndexList();
-    expect(list).toContain(0x174);
-    expect(new Set(list).size).toBe(list.length);
-    const features = kvm.getMsrFeatureIndexList();
-    const values = kvm.getMsrs(features);
-    expect(values.map(({ index }) => index)).toEqual(features);
-    const many = Array.from({ length: 600 }, (_, at) => features[at % features.length]!);
-    if (features.length > 0) expect(kvm.getMsrs(many)).toHaveLength(600);
-    expect(kvm.getMsrs([])).toEqual([]);
-    expect(() => kvm.getMsrs([...features, 0xdead_beef])).toThrow(
-      expect.objectContaining({ code: 'EINVAL', message: expect.stringContaining('0xdeadbeef') as string }));
-    expect(() => kvm.getMsrs([1n as never])).toThrow(TypeError);
-    expect(() => kvm.getMsrs('x' as never)).toThrow(TypeError);
-  }));
+  kvmTest('MSR lists, and feature MSRs in calls of any length', { needs: ['KVM_CAP_GET_MSR_FEATURES'] }, () =>
+    withKvm((kvm) => {
+      const list = kvm.getMsrIndexList();
+      expect(list).toContain(0x174);
+      expect(new Set(list).size).toBe(list.length);
+      const features = kvm.getMsrFeatureIndexList();
+      const values = kvm.getMsrs(features);
+      expect(values.map(({ index }) => index)).toEqual(features);
+      const many = Array.from({ length: 600 }, (_, at) => features[at % features.length]!);
+      if (features.length > 0) expect(kvm.getMsrs(many)).toHaveLength(600);
+      expect(kvm.getMsrs([])).toEqual([]);
+      expect(() => kvm.getMsrs([...features, 0xdead_beef])).toThrow(
+        expect.objectContaining({ code: 'EINVAL', message: expect.stringContaining('0xdeadbeef') as string }),
+      );
+      expect(() => kvm.getMsrs([1n as never])).toThrow(TypeError);
+      expect(() => kvm.getMsrs('x' as never)).toThrow(TypeError);
+    }),
+  );
 
-  kvmTest('machine-check features', { needs: ['KVM_CAP_MCE'] }, () => withKvm((kvm) => {
-    // MCG_CTL_P; how many banks there are is the capability's value.
-    expect(kvm.getMceCapSupported() & 0x100n).toBe(0x100n);
-    expect(kvm.checkExtension('KVM_CAP_MCE')).toBeGreaterThan(0);
-  }));
+  kvmTest('machine-check features', { needs: ['KVM_CAP_MCE'] }, () =>
+    withKvm((kvm) => {
+      // MCG_CTL_P; how many banks there are is the capability's value.
+      expect(kvm.getMceCapSupported() & 0x100n).toBe(0x100n);
+      expect(kvm.checkExtension('KVM_CAP_MCE')).toBeGreaterThan(0);
+    }),
+  );
 
-  kvmTest('attributes of the system', { needs: ['KVM_CAP_SYS_ATTRIBUTES'] }, () => withKvm((kvm) => {
-    const attr = BigInt(KVM_X86_XCOMP_GUEST_SUPP);
-    expect(kvm.hasDeviceAttr(KVM_X86_GRP_SYSTEM, attr)).toBe(true);
-    const mask = new BigUint64Array(1);
-    kvm.getDeviceAttr(KVM_X86_GRP_SYSTEM, attr, new Uint8Array(mask.buffer));
-    expect(mask[0]! & 3n).toBe(3n);
-    expect(kvm.hasDeviceAttr(99, 0n)).toBe(false);
-    expect(errorOf(() => kvm.getDeviceAttr(99, 0n, new Uint8Array(8)))).toMatchObject({ code: 'ENXIO' });
-    expect(() => kvm.getDeviceAttr(0, 0 as never, new Uint8Array(8))).toThrow(TypeError);
-  }));
+  kvmTest('attributes of the system', { needs: ['KVM_CAP_SYS_ATTRIBUTES'] }, () =>
+    withKvm((kvm) => {
+      const attr = BigInt(KVM_X86_XCOMP_GUEST_SUPP);
+      expect(kvm.hasDeviceAttr(KVM_X86_GRP_SYSTEM, attr)).toBe(true);
+      const mask = new BigUint64Array(1);
+      kvm.getDeviceAttr(KVM_X86_GRP_SYSTEM, attr, new Uint8Array(mask.buffer));
+      expect(mask[0]! & 3n).toBe(3n);
+      expect(kvm.hasDeviceAttr(99, 0n)).toBe(false);
+      expect(errorOf(() => kvm.getDeviceAttr(99, 0n, new Uint8Array(8)))).toMatchObject({ code: 'ENXIO' });
+      expect(() => kvm.getDeviceAttr(0, 0 as never, new Uint8Array(8))).toThrow(TypeError);
+    }),
+  );
 });

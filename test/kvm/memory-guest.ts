@@ -51,7 +51,14 @@ let alive = 0;
 let before: ReturnType<ReturnType<typeof native>['census']> | undefined;
 
 /** Everything is closed when the test is over, and by then nothing of it may be left. */
-export function machine({ type = 'default', backing, private: side, bare = false, prepare, ...options }: MachineOptions = {}): Machine {
+export function machine({
+  type = 'default',
+  backing,
+  private: side,
+  bare = false,
+  prepare,
+  ...options
+}: MachineOptions = {}): Machine {
   if (alive++ === 0) before = native().census();
   const kvm = Kvm.open();
   const vm = kvm.createVm(type);
@@ -66,7 +73,12 @@ export function machine({ type = 'default', backing, private: side, bare = false
     if (what !== undefined) throw new Error(`leaked ${what}`);
   });
   if (!bare) {
-    memory.add({ gpa: 0n, size: SIZE, ...(backing === undefined ? {} : { backing }), ...(side === undefined ? {} : { private: side }) });
+    memory.add({
+      gpa: 0n,
+      size: SIZE,
+      ...(backing === undefined ? {} : { backing }),
+      ...(side === undefined ? {} : { private: side }),
+    });
   }
   prepare?.(vm);
   const vcpu = vm.createVcpu(0);
@@ -81,10 +93,16 @@ export function machine({ type = 'default', backing, private: side, bare = false
   };
   const toHlt = (code: readonly number[]): void => {
     const exit = run(code);
-    if (exit.reason !== 'hlt') throw new Error(`Expected hlt, not ${JSON.stringify(exit, (_k, v) => (typeof v === 'bigint' ? `${v}n` : v))}`);
+    if (exit.reason !== 'hlt')
+      throw new Error(`Expected hlt, not ${JSON.stringify(exit, (_k, v) => (typeof v === 'bigint' ? `${v}n` : v))}`);
   };
   return {
-    kvm, vm, memory, vcpu, run, resume,
+    kvm,
+    vm,
+    memory,
+    vcpu,
+    run,
+    resume,
     peek(gpa) {
       toHlt(load(gpa));
       return Number(vcpu.getRegs().rax & 0xffn);
@@ -97,11 +115,15 @@ export function machine({ type = 'default', backing, private: side, bare = false
 function leaked(): string | undefined {
   const now = native().census();
   const more = (['files', 'mappings', 'threads'] as const).filter((what) => now[what] > before![what]);
-  return more.length === 0 ? undefined : more.map((what) => `${what}: ${before![what]} before, ${now[what]} after`).join('; ');
+  return more.length === 0
+    ? undefined
+    : more.map((what) => `${what}: ${before![what]} before, ${now[what]} after`).join('; ');
 }
 
 /** A test that needs a VM with private memory. */
-export const privateTest = (name: string, run: () => unknown): void => kvmTest(name, { needs: ['private-memory'] }, run);
+export const privateTest = (name: string, run: () => unknown): void =>
+  kvmTest(name, { needs: ['private-memory'] }, run);
 
 /** A test that needs a guest_memfd which the host can map. */
-export const mappedTest = (name: string, run: () => unknown): void => kvmTest(name, { needs: ['mapped-guest-memfd'] }, run);
+export const mappedTest = (name: string, run: () => unknown): void =>
+  kvmTest(name, { needs: ['mapped-guest-memfd'] }, run);

@@ -6,7 +6,11 @@ describe('memory that two VMs share', () => {
     const one = machine({ backing: { kind: 'guest-memfd' } });
     const { guestMemfd } = one.memory.regions[0]!;
     const two = machine();
-    const region = two.memory.add({ gpa: 0x2_0000n, size: 4 * PAGE, backing: { kind: 'guest-memfd', guestMemfd: guestMemfd!, offset: 0x3000n } });
+    const region = two.memory.add({
+      gpa: 0x2_0000n,
+      size: 4 * PAGE,
+      backing: { kind: 'guest-memfd', guestMemfd: guestMemfd!, offset: 0x3000n },
+    });
     expect(region.guestMemfd).toBeUndefined();
     one.poke(0x3000n, 0x77);
     expect(two.memory.readU8(0x2_0000n)).toBe(0x77);
@@ -20,7 +24,11 @@ describe('memory that two VMs share', () => {
     // Code at 0x1000 stays the second VM's own; 0x8000 to 0xffff is the first one's.
     const two = machine({ bare: true });
     two.memory.add({ gpa: 0n, size: 8 * PAGE });
-    two.memory.add({ gpa: 0x8000n, size: 8 * PAGE, backing: { kind: 'guest-memfd', guestMemfd: guestMemfd!, offset: 0x8000n } });
+    two.memory.add({
+      gpa: 0x8000n,
+      size: 8 * PAGE,
+      backing: { kind: 'guest-memfd', guestMemfd: guestMemfd!, offset: 0x8000n },
+    });
     one.poke(0x9000n, 0x31);
     expect(two.peek(0x9000n)).toBe(0x31);
     two.poke(0x9001n, 0x32);
@@ -45,7 +53,8 @@ describe('memory that two VMs share', () => {
     const two = machine();
     const { guestMemfd } = one.memory.regions[0]!;
     expect(() => two.memory.add({ gpa: 0x10_0000n, size: SIZE, private: { guestMemfd: guestMemfd! } })).toThrow(
-      expect.objectContaining({ code: 'ERR_KVM_FOREIGN', message: expect.stringContaining('what two VMs can share') }));
+      expect.objectContaining({ code: 'ERR_KVM_FOREIGN', message: expect.stringContaining('what two VMs can share') }),
+    );
     expect(two.memory.regions).toHaveLength(1);
   });
 });

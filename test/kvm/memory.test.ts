@@ -7,7 +7,12 @@ import type { Backing } from '../../lib/memory/index.ts';
 import { load, machine, mappedTest, PAGE, privateTest, SIZE, store } from './memory-guest.ts';
 
 const hugePages = Number(/^HugePages_Free:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
-const KINDS: Backing[] = [{ kind: 'anonymous' }, { kind: 'anonymous', noreserve: true }, { kind: 'shared' }, { kind: 'memfd', name: 'ram' }];
+const KINDS: Backing[] = [
+  { kind: 'anonymous' },
+  { kind: 'anonymous', noreserve: true },
+  { kind: 'shared' },
+  { kind: 'memfd', name: 'ram' },
+];
 
 describe('regions', () => {
   for (const backing of KINDS) {
@@ -23,12 +28,15 @@ describe('regions', () => {
     });
   }
 
-  it.skipIf(hugePages === 0)(`of huge pages${hugePages === 0 ? ' [needs a free huge page: vm.nr_hugepages]' : ''}`, () => {
-    const { memory } = machine({ bare: true });
-    memory.add({ gpa: 0n, size: 2 ** 21, backing: { kind: 'hugetlb' } });
-    memory.writeU64(8n, 5n);
-    expect(memory.readU64(8n)).toBe(5n);
-  });
+  it.skipIf(hugePages === 0)(
+    `of huge pages${hugePages === 0 ? ' [needs a free huge page: vm.nr_hugepages]' : ''}`,
+    () => {
+      const { memory } = machine({ bare: true });
+      memory.add({ gpa: 0n, size: 2 ** 21, backing: { kind: 'hugetlb' } });
+      memory.writeU64(8n, 5n);
+      expect(memory.readU64(8n)).toBe(5n);
+    },
+  );
 
   it('of a file: written to where it is writable, and only there', () => {
     const directory = mkdtempSync(join(tmpdir(), 'node-kvm-memory-'));
@@ -60,7 +68,7 @@ describe('regions', () => {
     expect(memory.readU8(0n)).toBe(0);
   });
 
-  it('of the caller\'s mapping leave it open', () => {
+  it("of the caller's mapping leave it open", () => {
     const { memory } = machine({ bare: true });
     using mapping = HostMapping.anonymous(SIZE);
     const region = memory.add({ gpa: 0n, size: PAGE, backing: { kind: 'mapping', mapping, offset: PAGE } });
@@ -117,7 +125,7 @@ describe('regions', () => {
     const size = 2 ** 22;
     memory.add({ gpa: 0n, size });
     memory.add({ gpa: BigInt(size), size, backing: { kind: 'memfd' } });
-    const bytes = Uint8Array.from({ length: size }, (_, index) => index * 2654435761 >>> 24);
+    const bytes = Uint8Array.from({ length: size }, (_, index) => (index * 2654435761) >>> 24);
     memory.write(BigInt(size / 2), bytes);
     memory.copy(0n, BigInt(size / 2), size);
     expect(Buffer.compare(memory.read(0n, size), bytes)).toBe(0);
@@ -125,7 +133,6 @@ describe('regions', () => {
 });
 
 describe('a mapped guest_memfd', () => {
-
   mappedTest('is one memory of guest and host', () => {
     const { memory, peek, poke } = machine({ backing: { kind: 'guest-memfd' } });
     memory.writeU8(0x3000n, 0x42);
@@ -134,7 +141,8 @@ describe('a mapped guest_memfd', () => {
     expect(memory.readU16(0x3000n)).toBe(0x4342);
     expect(memory.attributesOn).toBe('none');
     expect(() => memory.convert({ gpa: 0x3000n, size: PAGE, to: 'private' })).toThrow(
-      expect.objectContaining({ capability: 'KVM_CAP_MEMORY_ATTRIBUTES' }));
+      expect.objectContaining({ capability: 'KVM_CAP_MEMORY_ATTRIBUTES' }),
+    );
     expect(memory.account()).toMatchObject({ private: { bytes: 0 }, shared: { bytes: SIZE, populated: 2 * PAGE } });
   });
 
@@ -178,21 +186,30 @@ describe('bad input, with the kernel behind it', () => {
     expect(() => memory.add({ ...at, size: 0 })).toThrow(RangeError);
     expect(() => memory.add({ ...at, size: 4097 })).toThrow(RangeError);
     expect(() => memory.add({ ...at, slot: 0 })).toThrow(RangeError);
-    expect(() => memory.add({ ...at, private: { guestMemfd: foreign } })).toThrow(expect.objectContaining({ code: 'ERR_KVM_FOREIGN' }));
-    expect(() => memory.add({ ...at, private: { guestMemfd: closed } })).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
+    expect(() => memory.add({ ...at, private: { guestMemfd: foreign } })).toThrow(
+      expect.objectContaining({ code: 'ERR_KVM_FOREIGN' }),
+    );
+    expect(() => memory.add({ ...at, private: { guestMemfd: closed } })).toThrow(
+      expect.objectContaining({ code: 'ERR_KVM_CLOSED' }),
+    );
     expect(() => memory.add({ ...at, private: { guestMemfd: own, offset: BigInt(SIZE) } })).toThrow(RangeError);
-    expect(() => memory.add({ ...at, backing: { kind: 'file', path: '/nonexistent/ram' } })).toThrow(expect.objectContaining({ code: 'ENOENT' }));
+    expect(() => memory.add({ ...at, backing: { kind: 'file', path: '/nonexistent/ram' } })).toThrow(
+      expect.objectContaining({ code: 'ENOENT' }),
+    );
     expect(memory.regions).toHaveLength(1);
     expect(vm.memslots.size).toBe(1);
     own.close();
     foreign.close();
   });
 
-  it('says that private memory is not to be had in a VM of type default without it (needs a default VM without KVM_CAP_GUEST_MEMFD)', ({ skip }) => {
+  it('says that private memory is not to be had in a VM of type default without it (needs a default VM without KVM_CAP_GUEST_MEMFD)', ({
+    skip,
+  }) => {
     const { memory, vm } = machine();
     if (vm.checkExtension('KVM_CAP_GUEST_MEMFD') > 0) skip('a VM of type default has guest_memfd here');
     expect(() => memory.add({ gpa: 0x10_0000n, size: PAGE, private: true })).toThrow(
-      expect.objectContaining({ capability: 'KVM_CAP_GUEST_MEMFD' }));
+      expect.objectContaining({ capability: 'KVM_CAP_GUEST_MEMFD' }),
+    );
   });
 
   it('is refused after close', () => {

@@ -25,14 +25,22 @@ function setUp(type: VmTypeName = 'default', size = 16 * PAGE): { vm: Vm; mappin
 
 describe('slots', () => {
   for (const version of [1, 2] as const) {
-    kvmTest(`are set, seen by the guest, moved and deleted, version ${version}`,
-      { needs: version === 1 ? [] : ['KVM_CAP_USER_MEMORY2'] }, () => {
+    kvmTest(
+      `are set, seen by the guest, moved and deleted, version ${version}`,
+      { needs: version === 1 ? [] : ['KVM_CAP_USER_MEMORY2'] },
+      () => {
         const { vm, mapping } = setUp();
         const set = (region: Parameters<Vm['setUserMemoryRegion']>[0]): void =>
-          (version === 1 ? vm.setUserMemoryRegion(region) : vm.setUserMemoryRegion2(region));
+          version === 1 ? vm.setUserMemoryRegion(region) : vm.setUserMemoryRegion2(region);
         set({ slot: 0, gpa: 0n, size: 4 * PAGE, mapping });
         set({ slot: 7, gpa: 0x8000n, size: PAGE, mapping, mappingOffset: 8 * PAGE });
-        expect(vm.memslots.get(7)).toMatchObject({ slot: 7, gpa: 0x8000n, size: PAGE, mappingOffset: 8 * PAGE, flags: 0 });
+        expect(vm.memslots.get(7)).toMatchObject({
+          slot: 7,
+          gpa: 0x8000n,
+          size: PAGE,
+          mappingOffset: 8 * PAGE,
+          flags: 0,
+        });
         expect([...vm.memslots.keys()]).toEqual([0, 7]);
         mapping.write(0x1000, Uint8Array.of(0xa0, 0x00, 0x80, 0xf4)); // mov al, [0x8000]; hlt
         mapping.write(8 * PAGE, Uint8Array.of(0x5a));
@@ -54,7 +62,8 @@ describe('slots', () => {
         expect([...vm.memslots.keys()]).toEqual([0, 8]);
         expectExit(read(), 'hlt');
         expect(() => vm.deleteMemslot(7)).toThrow(expect.objectContaining({ code: 'EINVAL' }));
-      });
+      },
+    );
   }
 
   kvmTest('keep their memory when the mapping is closed', () => {
@@ -80,7 +89,12 @@ describe('slots', () => {
     vm.setUserMemoryRegion(region);
     const other = HostMapping.anonymous(4 * PAGE);
     onTestFinished(() => other.close());
-    for (const change of [{ size: 2 * PAGE }, { mapping: other }, { mappingOffset: PAGE }, { flags: KVM_MEM_READONLY }]) {
+    for (const change of [
+      { size: 2 * PAGE },
+      { mapping: other },
+      { mappingOffset: PAGE },
+      { flags: KVM_MEM_READONLY },
+    ]) {
       expect(() => vm.setUserMemoryRegion({ ...region, ...change })).toThrow(STATE);
     }
     expect(vm.memslots.get(0)).toMatchObject({ size: 4 * PAGE, mapping, mappingOffset: 0, flags: 0 });
@@ -102,7 +116,9 @@ describe('slots', () => {
     vm.setUserMemoryRegion({ slot: 0, gpa: 0x1_0000n, ...region });
     vm.setUserMemoryRegion({ slot: 1, gpa: 0x1_2000n, ...region });
     for (const gpa of [0xf000n, 0x1_0000n, 0x1_1000n, 0x1_3000n]) {
-      expect(() => vm.setUserMemoryRegion({ slot: 2, gpa, ...region })).toThrow(/slot [01] has 0x1[02]000 to 0x1[24]000/);
+      expect(() => vm.setUserMemoryRegion({ slot: 2, gpa, ...region })).toThrow(
+        /slot [01] has 0x1[02]000 to 0x1[24]000/,
+      );
     }
     expect(() => vm.setUserMemoryRegion({ slot: 1, gpa: 0x1_1000n, ...region })).toThrow(/slot 0 has/);
     vm.setUserMemoryRegion({ slot: 1, gpa: 0x1_3000n, ...region });
@@ -115,10 +131,15 @@ describe('slots', () => {
 
   kvmTest('have a lowest number that is free', () => {
     const { vm, mapping } = setUp();
-    const set = (slot: number): void => (
-      vm.setUserMemoryRegion({ slot, gpa: BigInt(slot * PAGE), size: PAGE, mapping, mappingOffset: slot * PAGE }));
+    const set = (slot: number): void =>
+      vm.setUserMemoryRegion({ slot, gpa: BigInt(slot * PAGE), size: PAGE, mapping, mappingOffset: slot * PAGE });
     expect(vm.freeMemslot).toBe(0);
-    for (const [slot, free] of [[0, 1], [2, 1], [1, 3], [5, 3]] as const) {
+    for (const [slot, free] of [
+      [0, 1],
+      [2, 1],
+      [1, 3],
+      [5, 3],
+    ] as const) {
       set(slot);
       expect(vm.freeMemslot).toBe(free);
     }
@@ -132,7 +153,13 @@ describe('slots', () => {
   kvmTest('may be many', () => {
     const { vm, mapping } = setUp();
     for (let slot = 0; slot < 500; slot++) {
-      vm.setUserMemoryRegion({ slot, gpa: BigInt(slot) * 0x2000n, size: PAGE, mapping, mappingOffset: (slot % 16) * PAGE });
+      vm.setUserMemoryRegion({
+        slot,
+        gpa: BigInt(slot) * 0x2000n,
+        size: PAGE,
+        mapping,
+        mappingOffset: (slot % 16) * PAGE,
+      });
     }
     expect(vm.memslots.size).toBe(500);
     for (let slot = 0; slot < 500; slot += 2) vm.deleteMemslot(slot);

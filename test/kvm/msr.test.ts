@@ -13,9 +13,14 @@ const WRMSR = [0x0f, 0x30];
 describe('MSRs', () => {
   kvmTest('are written and read back, in the order asked for', () => {
     const { vcpu } = realMode([HLT]);
-    vcpu.setMsrs([{ index: SYSENTER_EIP, data: 0x1234n }, { index: SYSENTER_CS, data: 0x8n }]);
-    expect(vcpu.getMsrs([SYSENTER_CS, SYSENTER_EIP])).toEqual(
-      [{ index: SYSENTER_CS, data: 0x8n }, { index: SYSENTER_EIP, data: 0x1234n }]);
+    vcpu.setMsrs([
+      { index: SYSENTER_EIP, data: 0x1234n },
+      { index: SYSENTER_CS, data: 0x8n },
+    ]);
+    expect(vcpu.getMsrs([SYSENTER_CS, SYSENTER_EIP])).toEqual([
+      { index: SYSENTER_CS, data: 0x8n },
+      { index: SYSENTER_EIP, data: 0x1234n },
+    ]);
     expect(vcpu.getMsr(SYSENTER_EIP)).toBe(0x1234n);
     expect(vcpu.getMsrs([])).toEqual([]);
     vcpu.setMsrs([]);
@@ -32,14 +37,22 @@ describe('MSRs', () => {
 
   kvmTest('that KVM refuses are named', () => {
     const { vcpu } = realMode([HLT]);
-    expect(() => vcpu.getMsrs([SYSENTER_CS, UNKNOWN])).toThrow(expect.objectContaining({
-      name: 'KvmSystemError', code: 'EINVAL', syscall: 'KVM_GET_MSRS',
-      message: expect.stringMatching(/0xdead0000 \(position 1\)/),
-    }));
+    expect(() => vcpu.getMsrs([SYSENTER_CS, UNKNOWN])).toThrow(
+      expect.objectContaining({
+        name: 'KvmSystemError',
+        code: 'EINVAL',
+        syscall: 'KVM_GET_MSRS',
+        message: expect.stringMatching(/0xdead0000 \(position 1\)/),
+      }),
+    );
     const many = Array.from({ length: 300 }, () => SYSENTER_CS);
     expect(() => vcpu.getMsrs([...many, UNKNOWN])).toThrow(/position 300/);
-    expect(() => vcpu.setMsrs([{ index: SYSENTER_CS, data: 1n }, { index: UNKNOWN, data: 0n }]))
-      .toThrow(/KVM_SET_MSRS/);
+    expect(() =>
+      vcpu.setMsrs([
+        { index: SYSENTER_CS, data: 1n },
+        { index: UNKNOWN, data: 0n },
+      ]),
+    ).toThrow(/KVM_SET_MSRS/);
     expect(vcpu.getMsr(SYSENTER_CS)).toBe(1n);
   });
 
@@ -52,10 +65,11 @@ describe('MSRs', () => {
 });
 
 describe('MSR exits', () => {
-  const readingUnknown = () => realMode([...RDMSR, HLT], {
-    regs: { rcx: BigInt(UNKNOWN) },
-    prepare: (vm) => vm.enableUserSpaceMsr(3n),
-  });
+  const readingUnknown = () =>
+    realMode([...RDMSR, HLT], {
+      regs: { rcx: BigInt(UNKNOWN) },
+      prepare: (vm) => vm.enableUserSpaceMsr(3n),
+    });
 
   kvmTest('answer a read', { needs: ['KVM_CAP_X86_USER_SPACE_MSR'] }, () => {
     const { vcpu } = readingUnknown();

@@ -78,7 +78,8 @@ describe('an instruction with more than one exit', () => {
     // Looking is fine, changing is not.
     expect(vcpu.getRegs().rip).toBe(0x1000n);
     expect(() => vcpu.updateRegs({ rax: 1n })).toThrow(
-      expect.objectContaining({ name: 'KvmStateError', code: 'ERR_KVM_STATE' }));
+      expect.objectContaining({ name: 'KvmStateError', code: 'ERR_KVM_STATE' }),
+    );
     const second = expectExit(vcpu.runSync(), 'mmio');
     expect(second).toMatchObject({ direction: 'read', gpa: MMIO + 8n });
     second.data.set([9, 10, 11, 12, 13, 14, 15, 16]);
@@ -97,7 +98,10 @@ describe('an instruction with more than one exit', () => {
 
   kvmTest('stores in two halves', () => {
     const { vcpu, memory } = wide([...WIDE_FETCH, ...WIDE_STORE]);
-    memory.set(new Uint8Array(16).map((_, index) => index), DATA);
+    memory.set(
+      new Uint8Array(16).map((_, index) => index),
+      DATA,
+    );
     expect([...expectExit(vcpu.runSync(), 'mmio').data]).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
     expect([...expectExit(vcpu.runSync(), 'mmio').data]).toEqual([8, 9, 10, 11, 12, 13, 14, 15]);
     expectExit(vcpu.runSync(), 'hlt');

@@ -27,17 +27,26 @@ const MAPPED = BigInt(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
 
 const PROBES = {
   /** A default VM that binds a guest_memfd which the host maps (Linux 6.18). */
-  'mapped-guest-memfd': () => withVm('default', (vm) => (BigInt(vm.checkExtension('KVM_CAP_GUEST_MEMFD_FLAGS')) & MAPPED) === MAPPED),
+  'mapped-guest-memfd': () =>
+    withVm('default', (vm) => (BigInt(vm.checkExtension('KVM_CAP_GUEST_MEMFD_FLAGS')) & MAPPED) === MAPPED),
   /** A VM type with private memory and memory attributes that can be made here. */
-  'private-memory': () => hasType('sw-protected') && withVm('sw-protected', (vm) => vm.checkExtension('KVM_CAP_MEMORY_ATTRIBUTES') !== 0),
+  'private-memory': () =>
+    hasType('sw-protected') && withVm('sw-protected', (vm) => vm.checkExtension('KVM_CAP_MEMORY_ATTRIBUTES') !== 0),
   /** A default VM of this kernel does not bind any guest_memfd (before Linux 6.18). */
   'no-guest-memfd-on-default': () => withVm('default', (vm) => vm.checkExtension('KVM_CAP_GUEST_MEMFD') === 0),
 } as const;
 
 /** What only newer kernels than the lab's have, or only older ones: its absence in the lab is no failure. */
 const NOT_IN_LAB: ReadonlySet<Need> = new Set<Need>([
-  'mapped-guest-memfd', 'vm-type:sev', 'vm-type:sev-es', 'vm-type:snp', 'vm-type:tdx',
-  'KVM_CAP_GUEST_MEMFD_FLAGS', 'KVM_CAP_ONE_REG', 'KVM_CAP_X86_BUS_LOCK_EXIT', 'KVM_CAP_X86_NOTIFY_VMEXIT',
+  'mapped-guest-memfd',
+  'vm-type:sev',
+  'vm-type:sev-es',
+  'vm-type:snp',
+  'vm-type:tdx',
+  'KVM_CAP_GUEST_MEMFD_FLAGS',
+  'KVM_CAP_ONE_REG',
+  'KVM_CAP_X86_BUS_LOCK_EXIT',
+  'KVM_CAP_X86_NOTIFY_VMEXIT',
 ]);
 
 const known = new Map<Need, boolean>();
@@ -57,7 +66,7 @@ function missing(needs: readonly Need[]): string | undefined {
   if (refusal !== undefined) return refusal;
   return needs.find((need) => {
     let met = known.get(need);
-    if (met === undefined) known.set(need, met = probe(need));
+    if (met === undefined) known.set(need, (met = probe(need)));
     return !met;
   });
 }
@@ -92,11 +101,14 @@ export function kvmTest(name: string, run: () => unknown): void;
 export function kvmTest(name: string, options: KvmTestOptions, run: () => unknown): void;
 export function kvmTest(name: string, second: KvmTestOptions | (() => unknown), third?: () => unknown): void {
   const [options, run] = typeof second === 'function' ? [{}, second] : [second, third!];
-  const { needs = [], ...rest } = options as KvmTestOptions;
+  const { needs = [], ...rest } = options;
   const lacks = missing(needs);
-  if (lacks === undefined) it(name, rest, run as () => void);
-  else if (inLab && !NOT_IN_LAB.has(lacks as Need)) it(name, rest, () => { throw new Error(`the lab lacks ${lacks}`); });
-  else it.skip(`${name} [needs ${lacks}]`, rest, run as () => void);
+  if (lacks === undefined) it(name, rest, run);
+  else if (inLab && !NOT_IN_LAB.has(lacks as Need))
+    it(name, rest, () => {
+      throw new Error(`the lab lacks ${lacks}`);
+    });
+  else it.skip(`${name} [needs ${lacks}]`, rest, run);
 }
 
 /** Closes everything when `use` is done. */
@@ -110,7 +122,11 @@ export async function withKvm<T>(use: (kvm: Kvm) => T | Promise<T>): Promise<T> 
 }
 
 /** A VM with `size` bytes of anonymous memory at gpa 0 in slot 0. */
-export function vmWithMemory(handle: Kvm, size = 0x10000, type: VmTypeName = 'default'): { vm: Vm; mapping: HostMapping; memory: Uint8Array } {
+export function vmWithMemory(
+  handle: Kvm,
+  size = 0x10000,
+  type: VmTypeName = 'default',
+): { vm: Vm; mapping: HostMapping; memory: Uint8Array } {
   const vm = handle.createVm(type);
   const mapping = HostMapping.anonymous(size);
   vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size, mapping });

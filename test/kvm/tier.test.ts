@@ -71,15 +71,20 @@ describe('createVm', () => {
     const before = native().census();
     expect(() => createVm({ minimum: 'sev' })).toThrow(KvmUnsupportedError);
     // A line for each tier.
-    expect(() => createVm({ minimum: 'sev' })).toThrow(/^.*tdx, snp, sev-es, sev:\n  tdx: .*\n  snp: .*\n  sev-es: .*\n  sev: .*Needed: .*$/);
+    expect(() => createVm({ minimum: 'sev' })).toThrow(
+      /^.*tdx, snp, sev-es, sev:\n {2}tdx: .*\n {2}snp: .*\n {2}sev-es: .*\n {2}sev: .*Needed: .*$/,
+    );
     expect(native().census()).toEqual(before);
   });
 
-  it.skipIf(inLab)('explains what a host without sw-protected needs (needs a host without that VM type)', ({ skip }) => {
-    using kvm = Kvm.open();
-    if (kvm.vmTypes().includes('sw-protected')) skip('this host makes sw-protected VMs');
-    expect(() => createVm({ kvm, type: 'sw-protected' })).toThrow(/KVM_CAP_VM_TYPES = 0x1.*lab/);
-  });
+  it.skipIf(inLab)(
+    'explains what a host without sw-protected needs (needs a host without that VM type)',
+    ({ skip }) => {
+      using kvm = Kvm.open();
+      if (kvm.vmTypes().includes('sw-protected')) skip('this host makes sw-protected VMs');
+      expect(() => createVm({ kvm, type: 'sw-protected' })).toThrow(/KVM_CAP_VM_TYPES = 0x1.*lab/);
+    },
+  );
 
   it('passes errors on that say nothing about the host', () => {
     const kvm = Kvm.open();

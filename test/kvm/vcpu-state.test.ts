@@ -212,17 +212,23 @@ describe('the rest', () => {
   kvmTest('machine checks', { needs: ['KVM_CAP_MCE'] }, () => {
     const { kvm, vcpu } = realMode([HLT]);
     const banks = 10n;
-    vcpu.setupMce(kvm.getMceCapSupported() & ~0xffn | banks);
+    vcpu.setupMce((kvm.getMceCapSupported() & ~0xffn) | banks);
     expect(vcpu.getMsr(0x179) & 0xffn).toBe(banks);
   });
 
   kvmTest('pre-fault', { needs: ['KVM_CAP_PRE_FAULT_MEMORY'] }, async () => {
     const { vcpu } = realMode([HLT]);
     expect(vcpu.preFaultMemory({ gpa: 0n, size: 0x4000 })).toEqual({ done: 0x4000n, gpa: 0x4000n, size: 0n });
-    expect(await vcpu.preFaultMemoryAsync({ gpa: 0n, size: 0x1_0000 }))
-      .toEqual({ done: 0x1_0000n, gpa: 0x1_0000n, size: 0n });
-    expect(vcpu.preFaultMemory({ gpa: 0xf000n, size: 0x2000 }))
-      .toEqual({ done: 0x1000n, gpa: 0x1_0000n, size: 0x1000n });
+    expect(await vcpu.preFaultMemoryAsync({ gpa: 0n, size: 0x1_0000 })).toEqual({
+      done: 0x1_0000n,
+      gpa: 0x1_0000n,
+      size: 0n,
+    });
+    expect(vcpu.preFaultMemory({ gpa: 0xf000n, size: 0x2000 })).toEqual({
+      done: 0x1000n,
+      gpa: 0x1_0000n,
+      size: 0x1000n,
+    });
     expect(() => vcpu.preFaultMemory({ gpa: 0x1_0000n, size: 4096 })).toThrow(systemError('ENOENT', /no memslot/));
     await expect(vcpu.preFaultMemoryAsync({ gpa: 0x1_0000n, size: 4096 })).rejects.toMatchObject({ code: 'ENOENT' });
     expect(vcpu.runSync().reason).toBe('hlt');

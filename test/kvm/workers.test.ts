@@ -63,10 +63,11 @@ describe('a worker', () => {
   async function start(token: VcpuToken): Promise<{ worker: Worker; next: () => Promise<unknown> }> {
     const worker = new Worker(program, { eval: true, workerData: { addon: addonPath, token: token.token } });
     onTestFinished(async () => void (await worker.terminate()));
-    const next = () => new Promise((resolve, reject) => {
-      worker.once('message', resolve);
-      worker.once('error', reject);
-    });
+    const next = () =>
+      new Promise((resolve, reject) => {
+        worker.once('message', resolve);
+        worker.once('error', reject);
+      });
     expect(await next()).toBe('ready');
     return { worker, next };
   }

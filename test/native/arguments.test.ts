@@ -24,7 +24,8 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
     expect(() => system.ioctl(0x8090ae81, new Uint8Array(144))).toThrow(/not a request of a System/);
     expect(() => vm.ioctl(0x4020ae46, new Uint8Array(32))).toThrow(/use setUserMemoryRegion\(\)/);
     expect(() => vcpu.ioctl(0xae80)).toThrow(/use runSync\(\)/);
-    for (const bad of ['x', {}, null, undefined, 1.5, -1, 2 ** 33, 1n, NaN]) expect(() => system.ioctl(bad as never)).toThrow();
+    for (const bad of ['x', {}, null, undefined, 1.5, -1, 2 ** 33, 1n, NaN])
+      expect(() => system.ioctl(bad as never)).toThrow();
     close();
   });
 
@@ -54,11 +55,18 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
     const count = new DataView(cpuid.buffer).getUint32(0, true);
     expect(count).toBeGreaterThan(1);
     vcpu.ioctl(KVM_SET_CPUID2, cpuid);
-    expect(() => system.ioctl(KVM_GET_MSR_INDEX_LIST, counted(0, 4))).toThrow(expect.objectContaining({
-      code: 'E2BIG', syscall: 'KVM_GET_MSR_INDEX_LIST',
-    }));
+    expect(() => system.ioctl(KVM_GET_MSR_INDEX_LIST, counted(0, 4))).toThrow(
+      expect.objectContaining({
+        code: 'E2BIG',
+        syscall: 'KVM_GET_MSR_INDEX_LIST',
+      }),
+    );
     const list = counted(0, 4);
-    try { system.ioctl(KVM_GET_MSR_INDEX_LIST, list); } catch { /* says how many */ }
+    try {
+      system.ioctl(KVM_GET_MSR_INDEX_LIST, list);
+    } catch {
+      /* says how many */
+    }
     expect(new DataView(list.buffer).getUint32(0, true)).toBeGreaterThan(1);
     // Shared memory is copied first, so its count cannot change under the kernel.
     const shared = new Uint8Array(new SharedArrayBuffer(8 + 256 * 40));
@@ -82,7 +90,9 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
     const { vm, vcpu, memory, close } = makeGuest(OUT_HLT);
     const foreign = [{}, vcpu, vm, Object.create(memory), new Proxy(memory, {}), 1, 'x', () => {}, new Map(), [memory]];
     for (const object of foreign) {
-      expect(() => vm.setUserMemoryRegion(1, 1, 0, 0x100000n, 0x1000n, object as never, 0n, null, 0n)).toThrow(TypeError);
+      expect(() => vm.setUserMemoryRegion(1, 1, 0, 0x100000n, 0x1000n, object as never, 0n, null, 0n)).toThrow(
+        TypeError,
+      );
       expect(() => native().mapFile(object as never, 0n, 0x1000n, true, true)).toThrow(TypeError);
     }
     const prototypes = [vm, vcpu, memory].map((handle) => Object.getPrototypeOf(handle) as Record<string, unknown>);
@@ -101,16 +111,48 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
   test('wrong types and values at every position', () => {
     const guest = makeGuest(OUT_HLT);
     const { vm, vcpu, memory, system } = guest;
-    const nonsense = [undefined, null, 1, -1, 1.5, 1n, -1n, 2n ** 70n, '', {}, [], Symbol('x'), new Uint8Array(0), true];
-    const skipped = new Set(['close', 'constructor', 'runSync', 'startRun', 'completePending', 'onComplete', 'poll', 'token']);
-    for (const handle of [system, vm, vcpu, memory, native().createEventfd(0, false), native().createMemfd('x', 0, true)]) {
+    const nonsense = [
+      undefined,
+      null,
+      1,
+      -1,
+      1.5,
+      1n,
+      -1n,
+      2n ** 70n,
+      '',
+      {},
+      [],
+      Symbol('x'),
+      new Uint8Array(0),
+      true,
+    ];
+    const skipped = new Set([
+      'close',
+      'constructor',
+      'runSync',
+      'startRun',
+      'completePending',
+      'onComplete',
+      'poll',
+      'token',
+    ]);
+    for (const handle of [
+      system,
+      vm,
+      vcpu,
+      memory,
+      native().createEventfd(0, false),
+      native().createMemfd('x', 0, true),
+    ]) {
       const prototype = Object.getPrototypeOf(handle) as Record<string, (...rest: unknown[]) => unknown>;
       for (const [name, { value }] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
         if (typeof value !== 'function' || skipped.has(name)) continue;
         for (const a of nonsense) {
           for (const b of nonsense) {
             try {
-              const made = (handle as never as typeof prototype)[name]!(a, b, a, b, a, b, a, b, a) as { close?(): void; catch?(caught: () => void): void } | undefined;
+              const made = (handle as never as typeof prototype)[name]!(a, b, a, b, a, b, a, b, a) as
+                { close?(): void; catch?(caught: () => void): void } | undefined;
               made?.close?.();
               made?.catch?.(() => {});
             } catch (error) {
@@ -125,11 +167,25 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
 
   test('getters that close what they are asked of', () => {
     const guest = makeGuest(OUT_HLT);
-    const range = { flags: 1, base: 0, count: 64, get bitmap() { guest.vm.close(); return new Uint8Array(8); } };
+    const range = {
+      flags: 1,
+      base: 0,
+      count: 64,
+      get bitmap() {
+        guest.vm.close();
+        return new Uint8Array(8);
+      },
+    };
     expect(() => guest.vm.setMsrFilter(0, [range])).toThrow(expect.objectContaining({ code: 'ERR_KVM_CLOSED' }));
     guest.close();
     const other = makeGuest(OUT_HLT);
-    const pointer = { at: 0, get target() { other.vm.close(); return new Uint8Array(8); } };
+    const pointer = {
+      at: 0,
+      get target() {
+        other.vm.close();
+        return new Uint8Array(8);
+      },
+    };
     expect(() => other.vm.memoryEncryptOp(new Uint8Array(24), 8, new Uint8Array(8), [pointer])).toThrow();
     other.close();
   });
@@ -153,7 +209,11 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
     stats.close();
     const cap = counted(163, 104);
     new DataView(cap.buffer).setBigUint64(8, 1n, true);
-    try { vcpu.ioctl(KVM_ENABLE_CAP, cap); } catch (error) { expect(error).toMatchObject({ syscall: 'KVM_ENABLE_CAP' }); }
+    try {
+      vcpu.ioctl(KVM_ENABLE_CAP, cap);
+    } catch (error) {
+      expect(error).toMatchObject({ syscall: 'KVM_ENABLE_CAP' });
+    }
     expect(new DataView(cap.buffer).getBigUint64(8, true)).toBeLessThan(0x10000n);
     close();
   });
@@ -162,6 +222,8 @@ describe.skipIf(!hasKvm)('arguments (need /dev/kvm)', () => {
 test('the layout that the addon was compiled with', () => {
   const { sizes, offsets, constants } = native().layout;
   expect([sizes['kvm_run'], sizes['kvm_cpuid2'], sizes['kvm_userspace_memory_region2']]).toEqual([2352, 8, 160]);
-  expect([offsets['kvm_regs.rip'], offsets['kvm_run.memory_fault.gpa'], offsets['kvm_run.io.port']]).toEqual([128, 40, 34]);
+  expect([offsets['kvm_regs.rip'], offsets['kvm_run.memory_fault.gpa'], offsets['kvm_run.io.port']]).toEqual([
+    128, 40, 34,
+  ]);
   expect([constants['KVM_GET_REGS'], constants['KVM_PRE_FAULT_MEMORY']]).toEqual([0x8090ae81n, 0xc040aed5n]);
 });

@@ -41,7 +41,10 @@ export function makeGuest(code: readonly number[], size = 0x10000n): Guest {
   vm.setUserMemoryRegion(1, 0, 0, 0n, size, memory, 0n, null, 0n);
   const vcpu = vm.createVcpu(0);
   const guest: Guest = {
-    system, vm, vcpu, memory,
+    system,
+    vm,
+    vcpu,
+    memory,
     load(bytes) {
       memory.write(0x1000n, new Uint8Array(bytes));
       realMode(vcpu);
@@ -76,7 +79,10 @@ export function setRip(vcpu: NativeVcpu, rip: bigint): void {
 export function completions(vcpu: NativeVcpu): () => Promise<number> {
   let resolve: ((code: number) => void) | undefined;
   vcpu.onComplete((code) => resolve?.(code));
-  return () => new Promise((done) => { resolve = done; });
+  return () =>
+    new Promise((done) => {
+      resolve = done;
+    });
 }
 
 export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));

@@ -5,7 +5,18 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import { native } from '../../lib/native.ts';
-import { addonPath, completions, EINTR, EXIT_IO, hasKvm, makeGuest, OUT_LOOP, settledCensus, SPIN, sleep } from './guest.ts';
+import {
+  addonPath,
+  completions,
+  EINTR,
+  EXIT_IO,
+  hasKvm,
+  makeGuest,
+  OUT_LOOP,
+  settledCensus,
+  SPIN,
+  sleep,
+} from './guest.ts';
 
 const fixture = (name: string) => join(import.meta.dirname, 'fixtures', name);
 
@@ -20,17 +31,22 @@ function startWorker(task: string, data: object = {}) {
   });
   const exited = new Promise<number>((resolve) => worker.on('exit', resolve));
   const failed = new Promise<Error>((resolve) => worker.on('error', resolve));
-  const message = () => (messages.length > 0 ? Promise.resolve(messages.shift())
-    : new Promise((resolve) => waiting.push(resolve)));
+  const message = () =>
+    messages.length > 0 ? Promise.resolve(messages.shift()) : new Promise((resolve) => waiting.push(resolve));
   return { worker, message, exited, failed };
 }
 
-function runProgram(stage: string, before: string[] = []): Promise<{ code: number | null; signal: string | null; stderr: string }> {
+function runProgram(
+  stage: string,
+  before: string[] = [],
+): Promise<{ code: number | null; signal: string | null; stderr: string }> {
   return new Promise((resolve, reject) => {
     const [command, ...argv] = [...before, process.execPath, '--expose-gc', fixture('exit.mjs'), addonPath, stage];
-    const child = spawn(command!, argv, { stdio: ['ignore', 'inherit', 'pipe'], timeout: 20_000 });
+    const child = spawn(command, argv, { stdio: ['ignore', 'inherit', 'pipe'], timeout: 20_000 });
     let stderr = '';
-    child.stderr.on('data', (chunk) => { stderr += String(chunk); });
+    child.stderr.on('data', (chunk) => {
+      stderr += String(chunk);
+    });
     child.on('error', reject);
     child.on('close', (code, signal) => resolve({ code, signal, stderr }));
   });
@@ -110,8 +126,14 @@ describe.skipIf(!hasKvm)('workers (need /dev/kvm)', () => {
 
 describe.skipIf(!hasKvm)('ends of the process (need /dev/kvm)', () => {
   test.each([
-    'exitWhileSpinning', 'exitInCallback', 'exitWhileWorkerSpins', 'endWithAllOpen', 'uncaught', 'collected',
-    'closeUnderCrypto', 'kickAfterListener',
+    'exitWhileSpinning',
+    'exitInCallback',
+    'exitWhileWorkerSpins',
+    'endWithAllOpen',
+    'uncaught',
+    'collected',
+    'closeUnderCrypto',
+    'kickAfterListener',
   ])('%s', async (stage) => {
     expect(await runProgram(stage)).toEqual({ code: 0, signal: null, stderr: '' });
   });

@@ -16,8 +16,12 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 const bytes = (text: string) => new TextEncoder().encode(text);
 
 let before: ReturnType<ReturnType<typeof native>['census']>;
-beforeEach(() => { before = native().census(); });
-afterEach(async () => { expect(await settledCensus(before)).toEqual(before); });
+beforeEach(() => {
+  before = native().census();
+});
+afterEach(async () => {
+  expect(await settledCensus(before)).toEqual(before);
+});
 
 test('anonymous memory is read, written, filled and viewed', () => {
   const mapping = native().mapAnonymous(0x10000n, anonymous);
@@ -88,7 +92,9 @@ test('advice and allocation on pool threads keep the object open', async () => {
 test('failures on pool threads reject with errno and system call', async () => {
   const memfd = native().createMemfd('test', 0, false);
   await expect(memfd.fallocateAsync(PUNCH_HOLE, 0n, 0x1000n)).rejects.toMatchObject({
-    code: 'EOPNOTSUPP', errno: -95, syscall: 'fallocate',
+    code: 'EOPNOTSUPP',
+    errno: -95,
+    syscall: 'fallocate',
   });
   memfd.close();
 });
@@ -136,9 +142,13 @@ test('a file that was truncated gives EFAULT, not SIGBUS', () => {
 });
 
 test('errors of the system carry code, errno and system call', () => {
-  expect(() => native().openSystem('/nonexistent')).toThrow(expect.objectContaining({
-    code: 'ENOENT', errno: -2, syscall: 'open',
-  }));
+  expect(() => native().openSystem('/nonexistent')).toThrow(
+    expect.objectContaining({
+      code: 'ENOENT',
+      errno: -2,
+      syscall: 'open',
+    }),
+  );
   expect(() => native().openSystem('/dev/null')).toThrow(code('ENOTTY'));
   expect(() => native().openSystem('/dev/k\0vm')).toThrow(TypeError);
   expect(() => native().systemFromFd(12345)).toThrow(code('EBADF'));
@@ -178,8 +188,11 @@ describe.skipIf(!hasKvm)('memslots (need /dev/kvm)', () => {
     const guest = makeGuest(OUT_HLT);
     const { mappings } = native().census();
     expect(() => guest.vm.setUserMemoryRegion(1, 1, 0, 0x8000n, 0x1000n, guest.memory, 0n, null, 0n)).toThrow(
-      expect.objectContaining({ code: 'EEXIST', syscall: 'KVM_SET_USER_MEMORY_REGION' }));
-    expect(() => guest.vm.setUserMemoryRegion(1, 1, 0, 0x100000n, 0x1000n, guest.memory, 0x10000n, null, 0n)).toThrow(RangeError);
+      expect.objectContaining({ code: 'EEXIST', syscall: 'KVM_SET_USER_MEMORY_REGION' }),
+    );
+    expect(() => guest.vm.setUserMemoryRegion(1, 1, 0, 0x100000n, 0x1000n, guest.memory, 0x10000n, null, 0n)).toThrow(
+      RangeError,
+    );
     expect(() => guest.vm.setUserMemoryRegion(3 as never, 1, 0, 0n, 0n, null, 0n, null, 0n)).toThrow(RangeError);
     expect(native().census().mappings).toBe(mappings);
     guest.close();

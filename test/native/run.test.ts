@@ -2,8 +2,20 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { native } from '../../lib/native.ts';
 import {
-  completions, EINTR, EXIT_HLT, EXIT_IO, hasKvm, KVM_GET_REGS, makeGuest, OUT_HLT, OUT_LOOP, setRip, settledCensus, sleep,
-  SPIN, type Guest,
+  completions,
+  EINTR,
+  EXIT_HLT,
+  EXIT_IO,
+  hasKvm,
+  KVM_GET_REGS,
+  makeGuest,
+  OUT_HLT,
+  OUT_LOOP,
+  setRip,
+  settledCensus,
+  sleep,
+  SPIN,
+  type Guest,
 } from './guest.ts';
 
 const code = (expected: string) => expect.objectContaining({ code: expected });
@@ -25,7 +37,9 @@ describe.skipIf(!hasKvm)('KVM_RUN (needs /dev/kvm)', () => {
   test('runs a guest of three bytes', () => {
     expect(guest.vcpu.runSync(-1)).toBe(EXIT_IO);
     const run = new DataView(guest.vcpu.run);
-    expect([run.getUint8(32), run.getUint8(33), run.getUint16(34, true), run.getUint32(36, true)]).toEqual([1, 1, 0x10, 1]);
+    expect([run.getUint8(32), run.getUint8(33), run.getUint16(34, true), run.getUint32(36, true)]).toEqual([
+      1, 1, 0x10, 1,
+    ]);
     expect(guest.vcpu.runSync(-1)).toBe(EXIT_HLT);
     expect(guest.vcpu.run).toBe(guest.vcpu.run);
   });

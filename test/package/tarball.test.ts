@@ -9,13 +9,19 @@ const root = resolve(import.meta.dirname, '../..');
 const exec = promisify(execFile);
 // Lifecycle scripts of the outer npm must not steer the inner one.
 const env = Object.fromEntries(
-  Object.entries(process.env).filter(([key]) => !key.startsWith('npm_package_') && !key.startsWith('npm_lifecycle_') && key !== 'INIT_CWD'));
+  Object.entries(process.env).filter(
+    ([key]) => !key.startsWith('npm_package_') && !key.startsWith('npm_lifecycle_') && key !== 'INIT_CWD',
+  ),
+);
 
 let project: string;
 
 beforeAll(async () => {
   project = await mkdtemp(join(tmpdir(), 'node-kvm-package-'));
-  const { stdout } = await exec('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', project], { cwd: root, env });
+  const { stdout } = await exec('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', project], {
+    cwd: root,
+    env,
+  });
   const packed = JSON.parse(stdout) as { filename: string }[] | Record<string, { filename: string }>;
   const { filename } = Object.values(packed)[0] as { filename: string };
   await writeFile(join(project, 'package.json'), JSON.stringify({ name: 'empty', private: true, type: 'module' }));
@@ -32,7 +38,9 @@ describe('the packed tarball, in an empty project', () => {
   });
 
   it('loads the addon and opens what the host has', async () => {
-    await writeFile(join(project, 'use.mjs'), `
+    await writeFile(
+      join(project, 'use.mjs'),
+      `
       import { Kvm, Eventfd, KvmError } from 'node-kvm';
       const eventfd = Eventfd.create();
       eventfd.write(3n);
@@ -45,30 +53,45 @@ describe('the packed tarball, in an empty project', () => {
       } catch (error) {
         console.log('kvm', error instanceof KvmError, error.code);
       }
-    `);
+    `,
+    );
     const { stdout, stderr } = await exec(process.execPath, ['use.mjs'], { cwd: project });
     expect(stderr).toBe('');
     expect(stdout).toMatch(/^eventfd 3n\nkvm (12|true E[A-Z]+)\n$/);
   });
 
   it('has types that a strict TypeScript project accepts', async () => {
-    await writeFile(join(project, 'use.ts'), `
+    await writeFile(
+      join(project, 'use.ts'),
+      `
       import { Kvm, type VcpuExit } from 'node-kvm';
       export function port(exit: VcpuExit): number | undefined {
         return exit.reason === 'io' ? exit.port : undefined;
       }
       export const open = (): Kvm => Kvm.open('/dev/kvm');
-    `);
-    await writeFile(join(project, 'tsconfig.json'), JSON.stringify({
-      compilerOptions: {
-        strict: true, noEmit: true, target: 'ES2022', module: 'NodeNext', moduleResolution: 'NodeNext',
-        types: ['node'], typeRoots: [join(root, 'node_modules/@types')],
-        lib: ['ES2022', 'ESNext.Disposable'],
-      },
-      files: ['use.ts'],
-    }));
-    const { stdout } = await exec(process.execPath, [join(root, 'node_modules/typescript/bin/tsc'), '-p', project])
-      .catch((error: { stdout: string }) => error);
+    `,
+    );
+    await writeFile(
+      join(project, 'tsconfig.json'),
+      JSON.stringify({
+        compilerOptions: {
+          strict: true,
+          noEmit: true,
+          target: 'ES2022',
+          module: 'NodeNext',
+          moduleResolution: 'NodeNext',
+          types: ['node'],
+          typeRoots: [join(root, 'node_modules/@types')],
+          lib: ['ES2022', 'ESNext.Disposable'],
+        },
+        files: ['use.ts'],
+      }),
+    );
+    const { stdout } = await exec(process.execPath, [
+      join(root, 'node_modules/typescript/bin/tsc'),
+      '-p',
+      project,
+    ]).catch((error: { stdout: string }) => error);
     expect(stdout).toBe('');
   });
 
@@ -79,11 +102,19 @@ describe('the packed tarball, in an empty project', () => {
   });
 
   it('explains itself on another platform, on use and not on import', async () => {
-    const { stdout } = await exec(process.execPath, ['--input-type=module', '--eval', `
+    const { stdout } = await exec(
+      process.execPath,
+      [
+        '--input-type=module',
+        '--eval',
+        `
       Object.defineProperty(process, 'platform', { value: 'darwin' });
       const { Kvm } = await import('node-kvm');
       try { Kvm.open(); } catch (error) { console.log(error.name, error.message); }
-    `], { cwd: project });
+    `,
+      ],
+      { cwd: project },
+    );
     expect(stdout).toContain('needs Linux on x86-64');
     expect(stdout).toContain('KvmUnsupportedError');
   });

@@ -7,21 +7,47 @@ import { structs } from '../abi/c-layout.ts';
 
 const inner = struct('kvm_inner', 4, { low: u16(0), high: u16(2) });
 const sample = struct('kvm_sample', 64, {
-  small: u8(0), flag: bool8(1), half: s16(2), word: u32(4), signedWord: s32(8),
-  wide: u64(16), signedWide: s64(24), raw: bytes(32, 3), pair: nested(36, inner), pairs: array(40, nested(0, inner), 2),
+  small: u8(0),
+  flag: bool8(1),
+  half: s16(2),
+  word: u32(4),
+  signedWord: s32(8),
+  wide: u64(16),
+  signedWide: s64(24),
+  raw: bytes(32, 3),
+  pair: nested(36, inner),
+  pairs: array(40, nested(0, inner), 2),
   counts: array(48, u8(0), 4),
 });
 const value = {
-  small: 255, flag: true, half: -2, word: 0xffff_ffff, signedWord: -1, wide: 2n ** 64n - 1n, signedWide: -(2n ** 63n),
-  raw: new Uint8Array([1, 2, 3]), pair: { low: 1, high: 2 }, pairs: [{ low: 3, high: 4 }, { low: 5, high: 6 }],
+  small: 255,
+  flag: true,
+  half: -2,
+  word: 0xffff_ffff,
+  signedWord: -1,
+  wide: 2n ** 64n - 1n,
+  signedWide: -(2n ** 63n),
+  raw: new Uint8Array([1, 2, 3]),
+  pair: { low: 1, high: 2 },
+  pairs: [
+    { low: 3, high: 4 },
+    { low: 5, high: 6 },
+  ],
   counts: [9, 8, 7, 6],
 };
 
 describe('a struct', () => {
   test('encodes little-endian, with zeros where nothing is named', () => {
     expect(Buffer.from(sample.encode(value)).toString('hex')).toBe(
-      'ff01feffffffffffffffffff00000000' + 'ffffffffffffffff0000000000000080' +
-      '01020300' + '01000200' + '03000400' + '05000600' + '09080706' + '00'.repeat(12));
+      'ff01feffffffffffffffffff00000000' +
+        'ffffffffffffffff0000000000000080' +
+        '01020300' +
+        '01000200' +
+        '03000400' +
+        '05000600' +
+        '09080706' +
+        '00'.repeat(12),
+    );
   });
 
   test('decodes what it encoded, at any offset of a view into a larger buffer', () => {
@@ -44,12 +70,16 @@ describe('a struct', () => {
     const target = new Uint8Array(64).fill(0xaa);
     sample.update(target, { word: 1, pair: { low: 0, high: 0 } });
     expect(sample.decode(target)).toMatchObject({
-      word: 1, pair: { low: 0, high: 0 }, small: 0xaa, counts: [170, 170, 170, 170],
+      word: 1,
+      pair: { low: 0, high: 0 },
+      small: 0xaa,
+      counts: [170, 170, 170, 170],
     });
     expect(() => sample.update(target, { word: 2, small: 256 })).toThrow(RangeError);
     expect(sample.decode(target).word).toBe(1);
-    expect(() => sample.update(target, { wordd: 2 } as never))
-      .toThrow('Expected no key wordd in sample; did you mean word?');
+    expect(() => sample.update(target, { wordd: 2 } as never)).toThrow(
+      'Expected no key wordd in sample; did you mean word?',
+    );
   });
 
   test('leaves the target alone when a field is refused', () => {
@@ -71,14 +101,28 @@ describe('a struct', () => {
     [{ half: 0x8000 }, RangeError, 'Expected an integer from -32768 to 32767 for sample.half'],
     [{ flag: 1 }, TypeError, 'Expected a boolean for sample.flag but received 1 (type number)'],
     [{ raw: new Uint8Array(4) }, RangeError, 'Expected a Uint8Array of 3 bytes for sample.raw'],
-    [{ raw: [1, 2, 3] }, TypeError,
-      'Expected a Uint8Array of 3 bytes for sample.raw but received an array of 3 (type object)'],
+    [
+      { raw: [1, 2, 3] },
+      TypeError,
+      'Expected a Uint8Array of 3 bytes for sample.raw but received an array of 3 (type object)',
+    ],
     [{ pair: { low: 1 } }, TypeError, 'for sample.pair.high but received undefined'],
     [{ pair: null }, TypeError, 'Expected an object for sample.pair but received null (type object)'],
-    [{ pairs: [{ low: 1, high: 2 }, { low: 1, high: 65536 }] }, RangeError,
-      'for sample.pairs[1].high but received 65536'],
-    [{ counts: [1, 2, 3] }, RangeError,
-      'Expected an array of 4 for sample.counts but received an array of 3 (type object)'],
+    [
+      {
+        pairs: [
+          { low: 1, high: 2 },
+          { low: 1, high: 65536 },
+        ],
+      },
+      RangeError,
+      'for sample.pairs[1].high but received 65536',
+    ],
+    [
+      { counts: [1, 2, 3] },
+      RangeError,
+      'Expected an array of 4 for sample.counts but received an array of 3 (type object)',
+    ],
     [{ counts: [1, 2, 3, -1] }, RangeError, 'for sample.counts[3] but received -1'],
     [{ smal: 1 }, TypeError, 'Expected no key smal in sample; did you mean small?'],
   ])('refuses %o', (change, kind, message) => {
@@ -88,10 +132,12 @@ describe('a struct', () => {
   });
 
   test('refuses a source or target that is too short', () => {
-    expect(() => sample.decode(new Uint8Array(63)))
-      .toThrow('Expected at least 64 bytes for sample but received Uint8Array of 63 bytes (type object)');
-    expect(() => sample.decode(new Uint8Array(100), 37))
-      .toThrow('Expected at least 64 bytes from offset 37 for sample');
+    expect(() => sample.decode(new Uint8Array(63))).toThrow(
+      'Expected at least 64 bytes for sample but received Uint8Array of 63 bytes (type object)',
+    );
+    expect(() => sample.decode(new Uint8Array(100), 37)).toThrow(
+      'Expected at least 64 bytes from offset 37 for sample',
+    );
     expect(() => sample.decode(new Uint8Array(100), -1)).toThrow('Expected an integer of 0 or more for sample offset');
     expect(() => sample.encode(value, new Uint8Array(10))).toThrow(RangeError);
     expect(() => sample.decode('' as never)).toThrow(TypeError);
@@ -99,7 +145,10 @@ describe('a struct', () => {
 });
 
 describe('a list', () => {
-  const entries = [{ index: 0x10, data: 1n }, { index: 0xc000_0080, data: 2n ** 64n - 1n }];
+  const entries = [
+    { index: 0x10, data: 1n },
+    { index: 0xc000_0080, data: 2n ** 64n - 1n },
+  ];
 
   test('carries its count and its entries', () => {
     const encoded = abi.kvmMsrs.encode(entries);

@@ -33,11 +33,14 @@ describe('the command line', () => {
     for (const word of ['doctor', 'lab', 'demo', 'Exit codes']) expect(out).toContain(word);
   });
 
-  it.each([[['nonsense']], [['--nonsense']], [['doctor', '--nonsense']], [['doctor', 'extra']], [[]]])('refuses %j as usage', async (argv) => {
-    const { code, err } = await run(...argv);
-    expect(code).toBe(EXIT_USAGE);
-    expect(err).not.toMatch(/^\s+at /m);
-  });
+  it.each([[['nonsense']], [['--nonsense']], [['doctor', '--nonsense']], [['doctor', 'extra']], [[]]])(
+    'refuses %j as usage',
+    async (argv) => {
+      const { code, err } = await run(...argv);
+      expect(code).toBe(EXIT_USAGE);
+      expect(err).not.toMatch(/^\s+at /m);
+    },
+  );
 
   it('shows the help of a command', async () => {
     expect((await run('doctor', '--help')).out).toContain('Exit codes: 0 private memory works');
@@ -63,7 +66,12 @@ describe('output', () => {
   });
 
   it('draws tables that fit', () => {
-    const text = table({ head: ['step', 'detail'], rows: [['one', 'word '.repeat(40).trim()]], colors: plain, width: 60 });
+    const text = table({
+      head: ['step', 'detail'],
+      rows: [['one', 'word '.repeat(40).trim()]],
+      colors: plain,
+      width: 60,
+    });
     for (const line of text.split('\n')) expect(visibleLength(line)).toBeLessThanOrEqual(60);
     expect(text.split('\n')[0]).toMatch(/^step +detail$/);
   });
@@ -73,7 +81,12 @@ describe('output', () => {
   });
 
   it('writes sizes for people', () => {
-    expect([formatBytes(12), formatBytes(4096), formatBytes(3n << 20n), formatBytes(1.5 * 2 ** 30)]).toEqual(['12 bytes', '4 KiB', '3 MiB', '1.5 GiB']);
+    expect([formatBytes(12), formatBytes(4096), formatBytes(3n << 20n), formatBytes(1.5 * 2 ** 30)]).toEqual([
+      '12 bytes',
+      '4 KiB',
+      '3 MiB',
+      '1.5 GiB',
+    ]);
   });
 
   it('writes few lines of progress where there is no terminal', () => {

@@ -9,12 +9,19 @@ async function staged(): Promise<{ stage: Stage; seen: DemoStep[] }> {
   const seen: DemoStep[] = [];
   const stage = new Stage((step) => seen.push(step));
   expect(await stage.step('one', 'First', () => 'made 3')).toBe(true);
-  expect(await stage.step('two', 'Second', async () => Promise.reject(new Impossible('no cap', 'reached the host')))).toBe(false);
+  expect(
+    await stage.step('two', 'Second', async () => Promise.reject(new Impossible('no cap', 'reached the host'))),
+  ).toBe(false);
   return { stage, seen };
 }
 
-const report = (steps: readonly DemoStep[], where: DemoReport['where'] = 'host'): DemoReport =>
-  ({ tier: 'default', where, fallback: [], steps, memory: [{ gpa: 0n, size: 4096, state: 'shared', populated: true }] });
+const report = (steps: readonly DemoStep[], where: DemoReport['where'] = 'host'): DemoReport => ({
+  tier: 'default',
+  where,
+  fallback: [],
+  steps,
+  memory: [{ gpa: 0n, size: 4096, state: 'shared', populated: true }],
+});
 
 describe('the steps of the demo', () => {
   it('are filed as done, impossible with the reason, or failed', async () => {
@@ -39,7 +46,13 @@ describe('the steps of the demo', () => {
 describe('the report of the demo', () => {
   it('ends in a picture, a table and a sum', async () => {
     const text = renderReport(report((await staged()).stage.steps), { colors, width: 100 });
-    for (const part of ['0x00000000 |=|', 'not possible', 'reached the host; no cap', '1 of 2 steps done for real on this host', '--lab']) {
+    for (const part of [
+      '0x00000000 |=|',
+      'not possible',
+      'reached the host; no cap',
+      '1 of 2 steps done for real on this host',
+      '--lab',
+    ]) {
       expect(text).toContain(part);
     }
   });

@@ -6,11 +6,20 @@ import * as plan from '../../lib/demo/plan.ts';
 
 const plain = pico.createColors(false);
 const colored = pico.createColors(true);
-const range = (gpa: bigint, pages: number, state: MemoryRange['state'], populated = true): MemoryRange =>
-  ({ gpa, size: pages * 4096, state, populated });
+const range = (gpa: bigint, pages: number, state: MemoryRange['state'], populated = true): MemoryRange => ({
+  gpa,
+  size: pages * 4096,
+  state,
+  populated,
+});
 
 describe('the picture of guest memory', () => {
-  const ranges = [range(0n, 2, 'shared'), range(0x2000n, 2, 'private'), range(0x4000n, 1, 'private', false), range(0x5000n, 3, 'shared', false)];
+  const ranges = [
+    range(0n, 2, 'shared'),
+    range(0x2000n, 2, 'private'),
+    range(0x4000n, 1, 'private', false),
+    range(0x5000n, 3, 'shared', false),
+  ];
 
   it('draws a character per page', () => {
     expect(drawMemory(ranges, { colors: plain, width: 16 }).split('\n')[1]).toBe('0x00000000 |==##o---|');
@@ -30,7 +39,11 @@ describe('the picture of guest memory', () => {
 
   it('starts each line with its address and leaves empty lines out', () => {
     const text = drawMemory([range(0n, 1, 'shared'), range(0x20_0000n, 1, 'private')], { colors: plain });
-    expect(text.split('\n').slice(1, 4)).toEqual([`0x00000000 |=${' '.repeat(63)}|`, `${' '.repeat(10)}  (no memory)`, '0x00200000 |#|']);
+    expect(text.split('\n').slice(1, 4)).toEqual([
+      `0x00000000 |=${' '.repeat(63)}|`,
+      `${' '.repeat(10)}  (no memory)`,
+      '0x00200000 |#|',
+    ]);
   });
 
   it('has the same characters in colour', () => {
@@ -41,8 +54,14 @@ describe('the picture of guest memory', () => {
   });
 
   it('joins neighbours that are alike', () => {
-    expect(mergeRanges([range(0n, 1, 'shared'), range(0x1000n, 1, 'shared'), range(0x2000n, 1, 'private'), range(0x4000n, 1, 'private')]))
-      .toEqual([range(0n, 2, 'shared'), range(0x2000n, 1, 'private'), range(0x4000n, 1, 'private')]);
+    expect(
+      mergeRanges([
+        range(0n, 1, 'shared'),
+        range(0x1000n, 1, 'shared'),
+        range(0x2000n, 1, 'private'),
+        range(0x4000n, 1, 'private'),
+      ]),
+    ).toEqual([range(0n, 2, 'shared'), range(0x2000n, 1, 'private'), range(0x4000n, 1, 'private')]);
   });
 });
 
@@ -50,7 +69,13 @@ describe('the plan of the demo', () => {
   const areas = [
     { gpa: plan.PAGE_TABLES_GPA, pages: PAGE_TABLES_BYTES / plan.PAGE },
     { gpa: plan.PROGRAM_GPA, pages: Number(plan.PROGRAM_END - plan.PROGRAM_GPA) / plan.PAGE },
-    plan.SECRET, plan.BY_HYPERCALL, plan.TO_PUNCH, plan.PREFAULT_PRIVATE, plan.PREFAULT_SHARED, plan.BY_ACCESS_TO_SHARED, plan.BY_ACCESS_TO_PRIVATE,
+    plan.SECRET,
+    plan.BY_HYPERCALL,
+    plan.TO_PUNCH,
+    plan.PREFAULT_PRIVATE,
+    plan.PREFAULT_SHARED,
+    plan.BY_ACCESS_TO_SHARED,
+    plan.BY_ACCESS_TO_PRIVATE,
   ].sort((a, b) => Number(a.gpa - b.gpa));
 
   it('keeps areas apart', () => {
@@ -62,8 +87,9 @@ describe('the plan of the demo', () => {
 
   it('keeps each inside one slot', () => {
     for (const { gpa, pages } of areas) {
-      const inside = [plan.MAIN_SLOT, plan.PLAIN_SLOT, plan.LATE_SLOT]
-        .filter((slot) => gpa >= slot.gpa && gpa + BigInt(pages * plan.PAGE) <= slot.gpa + BigInt(slot.size));
+      const inside = [plan.MAIN_SLOT, plan.PLAIN_SLOT, plan.LATE_SLOT].filter(
+        (slot) => gpa >= slot.gpa && gpa + BigInt(pages * plan.PAGE) <= slot.gpa + BigInt(slot.size),
+      );
       expect(inside).toHaveLength(1);
     }
   });

@@ -10,7 +10,12 @@ const types = readFileSync(join(root, 'lib/kvm/exits/types.ts'), 'utf8');
 
 /** The rows of all tables: reason, marked with * or not, and the row. */
 const rows = [...page.matchAll(/^\| `'([a-z-]+)'`( \*)? \|(.*)$/gm)].map(([, reason, star, rest]) => ({
-  reason: reason!, pending: star !== undefined, cells: rest!.replace(/\|$/, '').split('|').map((cell) => cell.trim()),
+  reason: reason!,
+  pending: star !== undefined,
+  cells: rest!
+    .replace(/\|$/, '')
+    .split('|')
+    .map((cell) => cell.trim()),
 }));
 
 /** The interfaces of the union, as the source has them: their reason and the names of their fields. */

@@ -31,22 +31,37 @@ function host({ files = {}, platform = 'linux', arch = 'x64' }: Shape = {}): Hos
   return new Host({ root, platform, arch, kernel: '6.12.1' });
 }
 
-const cpu = (vendor: string, flags: string): Record<string, string> =>
-  ({ 'proc/cpuinfo': `vendor_id\t: ${vendor}\nmodel name\t: Some ${vendor} CPU\nflags\t\t: fpu ${flags}\n\n` });
+const cpu = (vendor: string, flags: string): Record<string, string> => ({
+  'proc/cpuinfo': `vendor_id\t: ${vendor}\nmodel name\t: Some ${vendor} CPU\nflags\t\t: fpu ${flags}\n\n`,
+});
 const parameters = (module: string, values: Record<string, string>): Record<string, string> =>
-  Object.fromEntries(Object.entries(values).map(([name, value]) => [`sys/module/${module}/parameters/${name}`, `${value}\n`]));
+  Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [`sys/module/${module}/parameters/${name}`, `${value}\n`]),
+  );
 
 describe('what the host says about itself', () => {
   it('reads processor, modules and parameters', () => {
-    const amd = host({ files: { ...cpu('AuthenticAMD', 'svm sev sev_es'), ...parameters('kvm_amd', { npt: '1', sev: 'N' }), ...parameters('kvm', { tdp_mmu: 'Y' }) } });
+    const amd = host({
+      files: {
+        ...cpu('AuthenticAMD', 'svm sev sev_es'),
+        ...parameters('kvm_amd', { npt: '1', sev: 'N' }),
+        ...parameters('kvm', { tdp_mmu: 'Y' }),
+      },
+    });
     expect(amd.cpu.vendor).toBe('AuthenticAMD');
     expect(amd.cpu.flags.has('svm')).toBe(true);
     expect(amd.backend).toBe('svm');
-    expect([amd.switchedOn('kvm_amd', 'npt'), amd.switchedOn('kvm_amd', 'sev'), amd.switchedOn('kvm_amd', 'sev_es')]).toEqual([true, false, undefined]);
+    expect([
+      amd.switchedOn('kvm_amd', 'npt'),
+      amd.switchedOn('kvm_amd', 'sev'),
+      amd.switchedOn('kvm_amd', 'sev_es'),
+    ]).toEqual([true, false, undefined]);
   });
 
   it('tells a backend of neither VMX nor SVM', () => {
-    expect(host({ files: { 'sys/module/kvm_pvm/parameters/x': '1', 'sys/module/kvm/parameters/x': '1' } }).backend).toBe('page-table');
+    expect(
+      host({ files: { 'sys/module/kvm_pvm/parameters/x': '1', 'sys/module/kvm/parameters/x': '1' } }).backend,
+    ).toBe('page-table');
     expect(host().backend).toBe('none');
     const both = { ...parameters('kvm_intel', { ept: 'N' }), ...parameters('kvm_amd', { npt: 'Y' }) };
     expect(host({ files: { ...both, ...cpu('AuthenticAMD', 'svm') } }).backend).toBe('svm');
@@ -56,7 +71,9 @@ describe('what the host says about itself', () => {
   it('reads kernel options from either place, and knows when it cannot', () => {
     const text = 'CONFIG_KVM=y\n# CONFIG_KVM_SW_PROTECTED_VM is not set\n';
     for (const files of [{ 'boot/config-6.12.1': text }, { 'proc/config.gz': gzipSync(text) }]) {
-      expect([host({ files }).kernelOption('CONFIG_KVM'), host({ files }).kernelOption('KVM_SW_PROTECTED_VM')]).toEqual(['y', 'n']);
+      expect([host({ files }).kernelOption('CONFIG_KVM'), host({ files }).kernelOption('KVM_SW_PROTECTED_VM')]).toEqual(
+        ['y', 'n'],
+      );
     }
     expect(host().kernelOption('KVM')).toBeUndefined();
   });
@@ -103,15 +120,27 @@ describe('what would make a tier possible', () => {
   it.each([
     ['sw-protected', { ...parameters('kvm_pvm', { x: '1' }) }, 'no two-dimensional paging'],
     ['sw-protected', { ...parameters('kvm_amd', { npt: '0' }) }, 'kvm_amd.npt=1'],
-    ['sw-protected', { ...parameters('kvm_intel', { ept: 'Y' }), ...parameters('kvm', { tdp_mmu: 'N' }) }, 'kvm.tdp_mmu=1'],
-    ['sw-protected', { ...parameters('kvm_amd', { npt: '1' }), 'boot/config-6.12.1': 'CONFIG_KVM=y' }, 'CONFIG_KVM_SW_PROTECTED_VM=y (an expert option that distributions leave off) (here: n)'],
+    [
+      'sw-protected',
+      { ...parameters('kvm_intel', { ept: 'Y' }), ...parameters('kvm', { tdp_mmu: 'N' }) },
+      'kvm.tdp_mmu=1',
+    ],
+    [
+      'sw-protected',
+      { ...parameters('kvm_amd', { npt: '1' }), 'boot/config-6.12.1': 'CONFIG_KVM=y' },
+      'CONFIG_KVM_SW_PROTECTED_VM=y (an expert option that distributions leave off) (here: n)',
+    ],
     ['snp', cpu('GenuineIntel', 'vmx'), 'this one is GenuineIntel'],
     ['snp', cpu('AuthenticAMD', 'svm'), 'SNP memory (RMP) coverage'],
     ['snp', { ...cpu('AuthenticAMD', 'svm sev_snp'), ...parameters('kvm_amd', { sev_snp: 'N' }) }, 'kvm_amd.sev_snp=1'],
     ['sev', cpu('AuthenticAMD', 'svm hypervisor'), 'Bare metal'],
     ['tdx', cpu('AuthenticAMD', 'svm'), 'an Intel processor'],
     ['tdx', cpu('GenuineIntel', 'vmx'), 'SEAM loader'],
-    ['tdx', { ...cpu('GenuineIntel', 'vmx tdx_host_platform'), ...parameters('kvm_intel', { tdx: 'N' }) }, 'kvm_intel.tdx=1'],
+    [
+      'tdx',
+      { ...cpu('GenuineIntel', 'vmx tdx_host_platform'), ...parameters('kvm_intel', { tdx: 'N' }) },
+      'kvm_intel.tdx=1',
+    ],
     ['default-mapped-guest-memfd', {}, '6.18 or later'],
   ] as const)('%s', (tier, files, expected) => {
     expect(remedyFor(tier, host({ files }))).toContain(expected);
@@ -124,21 +153,30 @@ describe('the rest of what is read', () => {
     const amd = host({ files: { ...cpu('AuthenticAMD', 'svm'), ...parameters('kvm_amd', { npt: '0', nrips: '0' }) } });
     checkBackend(amd, found);
     checkConfidential(amd, found);
-    for (const check of found.checks.filter(({ answer }) => answer === 'no')) expect(check.remedy, check.id).toBeTruthy();
+    for (const check of found.checks.filter(({ answer }) => answer === 'no'))
+      expect(check.remedy, check.id).toBeTruthy();
     expect(found.answer('parameter.kvm_amd.nrips')).toBe('no');
     expect(found.answer('dev-sev')).toBe('no');
   });
 
   it('reads limits', () => {
     const found = new Findings();
-    checkLimits(host({
-      files: {
-        'proc/self/limits': 'Limit Soft Hard Units\nMax open files            1024                 4096                 files\nMax locked memory         8388608              8388608              bytes\n',
-        'proc/meminfo': 'MemAvailable:    2097152 kB\nHugePages_Total:       3\nHugePages_Free:        1\nHugepagesize:       2048 kB\n',
-      },
-    }), found);
+    checkLimits(
+      host({
+        files: {
+          'proc/self/limits':
+            'Limit Soft Hard Units\nMax open files            1024                 4096                 files\nMax locked memory         8388608              8388608              bytes\n',
+          'proc/meminfo':
+            'MemAvailable:    2097152 kB\nHugePages_Total:       3\nHugePages_Free:        1\nHugepagesize:       2048 kB\n',
+        },
+      }),
+      found,
+    );
     expect(found.checks.map(({ id, value }) => [id, value])).toEqual([
-      ['memlock', '8192 KiB'], ['nofile', '1024'], ['memory', '2048 MiB'], ['hugepages', '3 of 2 MiB, 1 free'],
+      ['memlock', '8192 KiB'],
+      ['nofile', '1024'],
+      ['memory', '2048 MiB'],
+      ['hugepages', '3 of 2 MiB, 1 free'],
     ]);
     expect(found.checks[1]!.remedy).toContain('ulimit -n');
   });
@@ -146,7 +184,12 @@ describe('the rest of what is read', () => {
 
 describe('verdicts', () => {
   it('give the exit code', () => {
-    expect([exitCodeOf('sw-protected'), exitCodeOf('default-mapped-guest-memfd'), exitCodeOf('default'), exitCodeOf(null)]).toEqual([0, 1, 1, 2]);
+    expect([
+      exitCodeOf('sw-protected'),
+      exitCodeOf('default-mapped-guest-memfd'),
+      exitCodeOf('default'),
+      exitCodeOf(null),
+    ]).toEqual([0, 1, 1, 2]);
   });
 
   it('say no to everything without KVM, and why', () => {
@@ -162,7 +205,8 @@ describe('verdicts', () => {
     const found = new Findings();
     const pvm = host({ files: parameters('kvm_pvm', { x: '1' }) });
     checkBackend(pvm, found);
-    for (const id of ['vcpu.run', 'interrupts.irqchip', 'interrupts.irqfd', 'interrupts.ioeventfd']) found.yes('vcpu', id, id, 'tried', 'x');
+    for (const id of ['vcpu.run', 'interrupts.irqchip', 'interrupts.irqfd', 'interrupts.ioeventfd'])
+      found.yes('vcpu', id, id, 'tried', 'x');
     const verdicts = verdictsOf('default-mapped-guest-memfd', found.checks, pvm);
     expect(verdicts.map(({ answer }) => answer)).toEqual(['partly', 'partly', 'no']);
   });

@@ -1,6 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import {
-  assertNever, KvmError, KvmFirmwareError, KvmGuestError, KvmStateError, KvmSystemError, KvmUnsupportedError,
+  assertNever,
+  KvmError,
+  KvmFirmwareError,
+  KvmGuestError,
+  KvmStateError,
+  KvmSystemError,
+  KvmUnsupportedError,
   wrapSystemError,
 } from '../../lib/errors.ts';
 
@@ -43,8 +49,13 @@ describe('wrapSystemError', () => {
     const error = wrapSystemError(cause, { state, hint: 'the range is bound already.' });
     expect(error).toBeInstanceOf(KvmSystemError);
     expect(error).toMatchObject({
-      code: 'EINVAL', errno: -22, syscall: 'KVM_SET_USER_MEMORY_REGION2', hint: 'the range is bound already.', cause,
-      message: 'KVM_SET_USER_MEMORY_REGION2 failed: EINVAL (Invalid argument): slot 3, gpa 0x1000, size 4096. ' +
+      code: 'EINVAL',
+      errno: -22,
+      syscall: 'KVM_SET_USER_MEMORY_REGION2',
+      hint: 'the range is bound already.',
+      cause,
+      message:
+        'KVM_SET_USER_MEMORY_REGION2 failed: EINVAL (Invalid argument): slot 3, gpa 0x1000, size 4096. ' +
         'Likely cause: the range is bound already.',
     });
   });
@@ -52,7 +63,8 @@ describe('wrapSystemError', () => {
   test('takes another beginning', () => {
     const error = wrapSystemError(nativeError('EEXIST', -17, 'KVM_CREATE_IRQCHIP'), { message: 'Making the irqchip' });
     expect(error).toMatchObject({
-      message: 'Making the irqchip failed: KVM_CREATE_IRQCHIP: EEXIST (File exists)', hint: undefined,
+      message: 'Making the irqchip failed: KVM_CREATE_IRQCHIP: EEXIST (File exists)',
+      hint: undefined,
     });
   });
 
@@ -73,7 +85,10 @@ describe('wrapSystemError', () => {
   });
 
   test.each([
-    [new TypeError('x')], [new KvmStateError('x')], ['text'], [undefined],
+    [new TypeError('x')],
+    [new KvmStateError('x')],
+    ['text'],
+    [undefined],
     [Object.assign(new Error('x'), { code: 'ERR_Y' })],
   ])('passes %s through', (other) => {
     expect(wrapSystemError(other)).toBe(other);
@@ -81,7 +96,8 @@ describe('wrapSystemError', () => {
 });
 
 test('assertNever names the value', () => {
-  expect(() => assertNever({ reason: 'new', gpa: 1n } as never, 'exit'))
-    .toThrow('Unexpected exit: {"reason":"new","gpa":"1n"}');
+  expect(() => assertNever({ reason: 'new', gpa: 1n } as never, 'exit')).toThrow(
+    'Unexpected exit: {"reason":"new","gpa":"1n"}',
+  );
   expect(() => assertNever(7n as never)).toThrow(KvmError);
 });

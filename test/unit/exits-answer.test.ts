@@ -1,13 +1,30 @@
 import { describe, expect, it } from 'vitest';
 import {
-  accessValue, accessValue64, answerHypercall, answerMsr, answerRead, copyExit, isRead, refuseMsr,
+  accessValue,
+  accessValue64,
+  answerHypercall,
+  answerMsr,
+  answerRead,
+  copyExit,
+  isRead,
+  refuseMsr,
 } from '../../lib/kvm/exits/answer.ts';
 import type { HypercallExit, IoExit, MmioExit, RdmsrExit } from '../../lib/kvm/exits/types.ts';
 
-const io = (direction: IoExit['direction'], size: number, ...bytes: number[]): IoExit =>
-  ({ reason: 'io', direction, port: 0x60, size, count: bytes.length / size, data: new Uint8Array(bytes) });
-const mmio = (direction: MmioExit['direction'], ...bytes: number[]): MmioExit =>
-  ({ reason: 'mmio', direction, gpa: 0x1000n, data: new Uint8Array(bytes) });
+const io = (direction: IoExit['direction'], size: number, ...bytes: number[]): IoExit => ({
+  reason: 'io',
+  direction,
+  port: 0x60,
+  size,
+  count: bytes.length / size,
+  data: new Uint8Array(bytes),
+});
+const mmio = (direction: MmioExit['direction'], ...bytes: number[]): MmioExit => ({
+  reason: 'mmio',
+  direction,
+  gpa: 0x1000n,
+  data: new Uint8Array(bytes),
+});
 
 describe('what the guest wrote', () => {
   it('is read as a number', () => {

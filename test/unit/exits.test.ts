@@ -29,14 +29,24 @@ function decode<R extends VcpuExitReason>(reason: R, code: number, ...words: Wor
 }
 
 describe('port exits', () => {
-  const out = (size: number, count: number, offset = 4096): Words =>
-    [[8, 32, 1], [8, 33, size], [16, 34, 0x3f8], [32, 36, count], [64, 40, offset]];
+  const out = (size: number, count: number, offset = 4096): Words => [
+    [8, 32, 1],
+    [8, 33, size],
+    [16, 34, 0x3f8],
+    [32, 36, count],
+    [64, 40, offset],
+  ];
 
   it('are decoded', () => {
     const { decoder, view } = mapping(...out(2, 1));
     view.setUint16(4096, 0xbeef, true);
     expect(decoder.decode(2)).toEqual({
-      reason: 'io', direction: 'out', port: 0x3f8, size: 2, count: 1, data: new Uint8Array([0xef, 0xbe]),
+      reason: 'io',
+      direction: 'out',
+      port: 0x3f8,
+      size: 2,
+      count: 1,
+      data: new Uint8Array([0xef, 0xbe]),
     });
   });
 
@@ -71,7 +81,7 @@ describe('port exits', () => {
 
   it('refuse an offset of 64 bits', () => {
     const { decoder, view } = mapping(...out(1, 1));
-    view.setBigUint64(40, 1n << 32n | 4096n, true);
+    view.setBigUint64(40, (1n << 32n) | 4096n, true);
     expect(() => decoder.decode(2)).toThrow(/outside the kvm_run mapping of 12288 bytes/);
   });
 });
@@ -80,7 +90,10 @@ describe('MMIO exits', () => {
   it('are decoded', () => {
     const exit = decode('mmio', 6, [64, 32, 0xfee0_0020n], [64, 40, 0x1122_3344_5566_7788n], [32, 48, 4], [8, 52, 1]);
     expect(exit).toEqual({
-      reason: 'mmio', direction: 'write', gpa: 0xfee0_0020n, data: new Uint8Array([0x88, 0x77, 0x66, 0x55]),
+      reason: 'mmio',
+      direction: 'write',
+      gpa: 0xfee0_0020n,
+      data: new Uint8Array([0x88, 0x77, 0x66, 0x55]),
     });
   });
 
@@ -98,16 +111,26 @@ describe('MMIO exits', () => {
 });
 
 describe('memory faults', () => {
-  const words: Words = [[64, 32, 8], [64, 40, 1n << 51n], [64, 48, 4096]];
+  const words: Words = [
+    [64, 32, 8],
+    [64, 40, 1n << 51n],
+    [64, 48, 4096],
+  ];
 
   it('come with the errno of the failing return', () => {
-    expect(decode('memory-fault', 39 | 14 << 16, ...words)).toEqual(
-      { reason: 'memory-fault', gpa: 1n << 51n, size: 4096n, flags: 8n, private: true, errno: 'EFAULT' });
-    expect(decode('memory-fault', 39 | 133 << 16, ...words).errno).toBe('EHWPOISON');
+    expect(decode('memory-fault', 39 | (14 << 16), ...words)).toEqual({
+      reason: 'memory-fault',
+      gpa: 1n << 51n,
+      size: 4096n,
+      flags: 8n,
+      private: true,
+      errno: 'EFAULT',
+    });
+    expect(decode('memory-fault', 39 | (133 << 16), ...words).errno).toBe('EHWPOISON');
   });
 
   it('keep flags that are not known', () => {
-    const exit = decode('memory-fault', 39 | 14 << 16, [64, 32, 0x17n]);
+    const exit = decode('memory-fault', 39 | (14 << 16), [64, 32, 0x17n]);
     expect(exit).toMatchObject({ flags: 0x17n, private: false });
   });
 
@@ -118,13 +141,24 @@ describe('memory faults', () => {
 
 describe('hypercall exits', () => {
   const words: Words = [
-    [64, 32, 12], [64, 40, 0x1000], [64, 48, 2], [64, 56, 16], [64, 64, 4], [64, 72, 5], [64, 80, 6],
-    [64, 88, 0x77], [64, 96, 1],
+    [64, 32, 12],
+    [64, 40, 0x1000],
+    [64, 48, 2],
+    [64, 56, 16],
+    [64, 64, 4],
+    [64, 72, 5],
+    [64, 80, 6],
+    [64, 88, 0x77],
+    [64, 96, 1],
   ];
 
   it('are decoded', () => {
-    expect(decode('hypercall', 3, ...words)).toMatchObject(
-      { nr: 12, args: [0x1000n, 2n, 16n, 4n, 5n, 6n], flags: 1n, longMode: true });
+    expect(decode('hypercall', 3, ...words)).toMatchObject({
+      nr: 12,
+      args: [0x1000n, 2n, 16n, 4n, 5n, 6n],
+      flags: 1n,
+      longMode: true,
+    });
   });
 
   it('have their result preset, and written in place', () => {
@@ -139,7 +173,12 @@ describe('hypercall exits', () => {
 });
 
 describe('MSR exits', () => {
-  it.each([[1, 'invalid'], [2, 'unknown'], [4, 'filter'], [8, 'unknown']] as const)('for cause %d', (bits, cause) => {
+  it.each([
+    [1, 'invalid'],
+    [2, 'unknown'],
+    [4, 'filter'],
+    [8, 'unknown'],
+  ] as const)('for cause %d', (bits, cause) => {
     const exit = decode('wrmsr', 30, [32, 40, bits], [32, 44, 0xc000_0080], [64, 48, 0xd01]);
     expect(exit).toMatchObject({ index: 0xc000_0080, cause, causeBits: bits });
     expect(exit.data[0]).toBe(0xd01n);
@@ -157,21 +196,40 @@ describe('MSR exits', () => {
 
 describe('internal errors', () => {
   it.each([
-    [1, 'emulation'], [2, 'simultaneous-exception'], [3, 'delivery-event'], [4, 'unexpected-exit'], [99, 'unknown'],
+    [1, 'emulation'],
+    [2, 'simultaneous-exception'],
+    [3, 'delivery-event'],
+    [4, 'unexpected-exit'],
+    [99, 'unknown'],
   ] as const)('name suberror %d', (code, suberror) => {
-    expect(decode('internal-error', 17, [32, 32, code])).toEqual(
-      { reason: 'internal-error', suberror, code, data: [], instruction: undefined });
+    expect(decode('internal-error', 17, [32, 32, code])).toEqual({
+      reason: 'internal-error',
+      suberror,
+      code,
+      data: [],
+      instruction: undefined,
+    });
   });
 
   it('give the instruction that could not be emulated', () => {
-    const exit = decode('internal-error', 17,
-      [32, 32, 1], [32, 36, 3], [64, 40, 1], [8, 48, 2], [8, 49, 0x0f], [8, 50, 0x0b], [8, 51, 0x90]);
+    const exit = decode(
+      'internal-error',
+      17,
+      [32, 32, 1],
+      [32, 36, 3],
+      [64, 40, 1],
+      [8, 48, 2],
+      [8, 49, 0x0f],
+      [8, 50, 0x0b],
+      [8, 51, 0x90],
+    );
     expect(exit.instruction).toEqual(new Uint8Array([0x0f, 0x0b]));
     expect(exit.data.length).toBe(3);
   });
 
   it.each([
-    ['without the flag', 3, 0, 2], ['without the words', 2, 1, 2],
+    ['without the flag', 3, 0, 2],
+    ['without the words', 2, 1, 2],
   ])('give none %s', (_what, ndata, flags, size) => {
     const exit = decode('internal-error', 17, [32, 32, 1], [32, 36, ndata], [64, 40, flags], [8, 48, size]);
     expect(exit.instruction).toBeUndefined();
@@ -186,11 +244,22 @@ describe('internal errors', () => {
 
 describe('system events', () => {
   it.each([
-    [1, 'shutdown'], [2, 'reset'], [3, 'crash'], [4, 'wakeup'], [5, 'suspend'], [6, 'sev-term'], [7, 'tdx-fatal'],
-    [0, 'unknown'], [8, 'unknown'],
+    [1, 'shutdown'],
+    [2, 'reset'],
+    [3, 'crash'],
+    [4, 'wakeup'],
+    [5, 'suspend'],
+    [6, 'sev-term'],
+    [7, 'tdx-fatal'],
+    [0, 'unknown'],
+    [8, 'unknown'],
   ] as const)('name type %d', (type, typeName) => {
-    expect(decode('system-event', 24, [32, 32, type], [32, 36, 1], [64, 40, 0x100]))
-      .toEqual({ reason: 'system-event', type, typeName, data: [0x100n] });
+    expect(decode('system-event', 24, [32, 32, type], [32, 36, 1], [64, 40, 0x100])).toEqual({
+      reason: 'system-event',
+      type,
+      typeName,
+      data: [0x100n],
+    });
   });
 });
 
@@ -242,13 +311,23 @@ describe('the other exits', () => {
   it.each<[number, VcpuExit, ...Words]>([
     [0, { reason: 'unknown-exit', hardwareExitReason: 1n << 63n }, [64, 32, 1n << 63n]],
     [1, { reason: 'exception', exception: 14, errorCode: 2 }, [32, 32, 14], [32, 36, 2]],
-    [4, { reason: 'debug', exception: 1, pc: 0x1000n, dr6: 0x4000n, dr7: 0x400n },
-      [32, 32, 1], [64, 40, 0x1000], [64, 48, 0x4000], [64, 56, 0x400]],
+    [
+      4,
+      { reason: 'debug', exception: 1, pc: 0x1000n, dr6: 0x4000n, dr7: 0x400n },
+      [32, 32, 1],
+      [64, 40, 0x1000],
+      [64, 48, 0x4000],
+      [64, 56, 0x400],
+    ],
     [5, { reason: 'hlt' }],
     [7, { reason: 'irq-window-open' }],
     [8, { reason: 'shutdown' }],
-    [9, { reason: 'fail-entry', hardwareEntryFailureReason: 0x8000_0021n, cpu: 3 },
-      [64, 32, 0x8000_0021n], [32, 40, 3]],
+    [
+      9,
+      { reason: 'fail-entry', hardwareEntryFailureReason: 0x8000_0021n, cpu: 3 },
+      [64, 32, 0x8000_0021n],
+      [32, 40, 3],
+    ],
     [10, { reason: 'interrupted', cause: 'signal' }],
     [11, { reason: 'set-tpr', cr8: 5n }, [64, 16, 5]],
     [12, { reason: 'tpr-access', rip: 0x8000n, write: true }, [64, 32, 0x8000], [32, 40, 1]],
@@ -264,30 +343,46 @@ describe('the other exits', () => {
   });
 
   it.each([13, 14, 15, 16, 18, 19, 20, 21, 22, 23, 25, 28, 35, 36, 38, 41, 42])(
-    'of other architectures, %d, keep their number', (code) => {
+    'of other architectures, %d, keep their number',
+    (code) => {
       expect(mapping().decoder.decode(code)).toEqual({ reason: 'unknown', code });
-    });
+    },
+  );
 });
 
 describe('the table of reasons', () => {
   it('has one for every exit of x86', () => {
     const elsewhere = /S390|PAPR|OSI|EPR|DCR|WATCHDOG|RISCV|ARM|LOONGARCH|NMI$|INTR$/;
-    const wanted = Object.entries(EXIT_REASONS).filter(([name]) => !elsewhere.test(name)).map(([, code]) => code);
+    const wanted = Object.entries(EXIT_REASONS)
+      .filter(([name]) => !elsewhere.test(name))
+      .map(([, code]) => code);
     expect(Object.values(exitCodes).sort((a, b) => a - b)).toEqual(wanted.sort((a, b) => a - b));
   });
 
   it('agrees with the decoder', () => {
     for (const [reason, code] of Object.entries(exitCodes)) {
-      const full = code === 39 ? 39 | 14 << 16 : code;
+      const full = code === 39 ? 39 | (14 << 16) : code;
       expect(mapping().decoder.decode(full).reason).toBe(reason);
     }
   });
 
   it('knows which exits KVM finishes at the next run', () => {
-    const pending = Object.entries(exitCodes).filter(([, code]) => leavesPendingWork(code)).map(([reason]) => reason);
-    expect(pending.sort()).toEqual(
-      ['bus-lock', 'hypercall', 'hyperv', 'io', 'mmio', 'rdmsr', 'snp-req-certs', 'tdx', 'wrmsr', 'xen']);
-    expect(leavesPendingWork(39 | 14 << 16)).toBe(false);
+    const pending = Object.entries(exitCodes)
+      .filter(([, code]) => leavesPendingWork(code))
+      .map(([reason]) => reason);
+    expect(pending.sort()).toEqual([
+      'bus-lock',
+      'hypercall',
+      'hyperv',
+      'io',
+      'mmio',
+      'rdmsr',
+      'snp-req-certs',
+      'tdx',
+      'wrmsr',
+      'xen',
+    ]);
+    expect(leavesPendingWork(39 | (14 << 16))).toBe(false);
   });
 
   it('fits into kvm_run', () => {

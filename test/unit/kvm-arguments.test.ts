@@ -19,7 +19,14 @@ describe('capabilities', () => {
 
 describe('VM types', () => {
   it('go by name or number', () => {
-    for (const [name, number] of [['default', 0], ['sw-protected', 1], ['sev', 2], ['sev-es', 3], ['snp', 4], ['tdx', 5]] as const) {
+    for (const [name, number] of [
+      ['default', 0],
+      ['sw-protected', 1],
+      ['sev', 2],
+      ['sev-es', 3],
+      ['snp', 4],
+      ['tdx', 5],
+    ] as const) {
       expect([vmTypeNumber(name), vmTypeName(number)]).toEqual([number, name]);
     }
     expect([vmTypeNumber(77), vmTypeName(77)]).toEqual([77, 'unknown']);

@@ -9,7 +9,16 @@ const spec: LabSpec = { argv: ['echo', 'a b', '', '"$(x)"'], cwd: '/tmp/ü', env
 describe('the words between host and lab', () => {
   it('carry a command without any quoting', () => {
     expect(encodeSpec(spec).toString()).toBe('c/tmp/ü\0aecho\0aa b\0a\0a"$(x)"\0eA=1=2\0eB=x\ny\0');
-    const all = { ...spec, argv: ['x'], env: {}, writable: ['/w'], overlaySize: '1G', hugePages: 4, hasInput: true, terminal: { rows: 24, columns: 80 } };
+    const all = {
+      ...spec,
+      argv: ['x'],
+      env: {},
+      writable: ['/w'],
+      overlaySize: '1G',
+      hugePages: 4,
+      hasInput: true,
+      terminal: { rows: 24, columns: 80 },
+    };
     expect(encodeSpec(all).toString()).toBe('c/tmp/ü\0ax\0w/w\0o1G\0h4\0i\0t24x80\0');
   });
 
@@ -18,7 +27,9 @@ describe('the words between host and lab', () => {
   });
 
   it('are framed with a type and a length', () => {
-    expect(encodeFrame('input', Buffer.from('hey')).toString('hex')).toBe(`${Buffer.from('I').toString('hex')}03000000${Buffer.from('hey').toString('hex')}`);
+    expect(encodeFrame('input', Buffer.from('hey')).toString('hex')).toBe(
+      `${Buffer.from('I').toString('hex')}03000000${Buffer.from('hey').toString('hex')}`,
+    );
     expect(encodeWindow({ rows: 24, columns: 300 }).toString('hex')).toBe('18002c01');
   });
 
@@ -28,7 +39,11 @@ describe('the words between host and lab', () => {
       const seen: [string, string][] = [];
       const reader = new FrameReader((type, payload) => seen.push([type, payload.toString()]));
       for (let at = 0; at < stream.length; at += size) reader.push(stream.subarray(at, at + size));
-      expect(seen).toEqual([['output', 'hello'], ['error', ''], ['exit', '\u0003\0']]);
+      expect(seen).toEqual([
+        ['output', 'hello'],
+        ['error', ''],
+        ['exit', '\u0003\0'],
+      ]);
     }
   });
 
@@ -46,8 +61,16 @@ function frame(type: string, text: string): Buffer {
   return bytes;
 }
 
-describe('the machine\'s command line', () => {
-  const options = { cpu: 'amd', kernel: '/k', initramfs: '/i', memory: 2 ** 30, cpus: 3, consoleFd: 3, portFd: 4 } as const;
+describe("the machine's command line", () => {
+  const options = {
+    cpu: 'amd',
+    kernel: '/k',
+    initramfs: '/i',
+    memory: 2 ** 30,
+    cpus: 3,
+    consoleFd: 3,
+    portFd: 4,
+  } as const;
 
   it('shares the root for reading only', () => {
     const args = qemuArguments({ ...options, writable: [] });
@@ -65,7 +88,7 @@ describe('the machine\'s command line', () => {
   });
 });
 
-describe('the way out of the lab\'s terminal', () => {
+describe("the way out of the lab's terminal", () => {
   async function typed(...chunks: number[][]): Promise<{ passed: number[]; quit: number }> {
     let quit = 0;
     const filter = new EscapeFilter(() => quit++);
@@ -82,7 +105,10 @@ describe('the way out of the lab\'s terminal', () => {
   });
 
   it('leaves other keys alone', async () => {
-    expect(await typed([3, ESCAPE, ESCAPE, 113, ESCAPE, 120])).toEqual({ passed: [3, ESCAPE, 113, ESCAPE, 120], quit: 0 });
+    expect(await typed([3, ESCAPE, ESCAPE, 113, ESCAPE, 120])).toEqual({
+      passed: [3, ESCAPE, 113, ESCAPE, 120],
+      quit: 0,
+    });
   });
 });
 
@@ -90,7 +116,9 @@ describe('the initramfs', () => {
   it('is an archive with a trailer, padded to words', () => {
     const archive = writeCpio([{ name: 'init', mode: 0o100755, data: Buffer.from('hello') }]);
     expect(archive.length % 4).toBe(0);
-    expect(archive.subarray(0, 110).toString()).toBe(`070701${'00000001000081ed0000000000000000000000010000000000000005'}${'0'.repeat(32)}${'0000000500000000'}`);
+    expect(archive.subarray(0, 110).toString()).toBe(
+      `070701${'00000001000081ed0000000000000000000000010000000000000005'}${'0'.repeat(32)}${'0000000500000000'}`,
+    );
     expect(archive.subarray(110, 121).toString()).toBe('init\0\0hello');
     expect(archive.toString('latin1')).toContain('TRAILER!!!');
   });

@@ -32,7 +32,11 @@ function importsOf(file: string): Import[] {
   const text = readFileSync(file, 'utf8');
   const found: Import[] = [];
   for (const match of text.matchAll(/^(import|export)\s+(type\s+)?[^;]*?from\s+'(\.[^']+)'/gms)) {
-    found.push({ from: relative(lib, file), to: relative(lib, resolve(dirname(file), match[3]!)), typeOnly: match[2] !== undefined });
+    found.push({
+      from: relative(lib, file),
+      to: relative(lib, resolve(dirname(file), match[3]!)),
+      typeOnly: match[2] !== undefined,
+    });
   }
   for (const match of text.matchAll(/\bimport\('(\.[^']+)'\)/g)) {
     found.push({ from: relative(lib, file), to: relative(lib, resolve(dirname(file), match[1]!)), typeOnly: false });

@@ -19,8 +19,12 @@ function memory() {
 describe('the layout', () => {
   it('finds regions, overlaps, gaps and segments', () => {
     const layout = new Layout<{ start: number; end: number; slot: number }>();
-    const regions = [[0x3000, 0x4000], [0x1000, 0x2000], [0x2000, 0x3000], [0x8000, 0x9000]]
-      .map(([start, end], slot) => ({ start: start!, end: end!, slot }));
+    const regions = [
+      [0x3000, 0x4000],
+      [0x1000, 0x2000],
+      [0x2000, 0x3000],
+      [0x8000, 0x9000],
+    ].map(([start, end], slot) => ({ start: start!, end: end!, slot }));
     regions.forEach((region) => layout.add(region));
     expect(layout.regions.map(({ start }) => start)).toEqual([0x1000, 0x2000, 0x3000, 0x8000]);
     expect(layout.find(0x2fff)).toBe(regions[2]);
@@ -32,8 +36,12 @@ describe('the layout', () => {
     expect(layout.gap(0, 0x1000)).toBe(0);
     expect(layout.overlapping(0x3fff, 0x8001)).toBe(regions[0]);
     expect(layout.overlapping(0x4000, 0x8000)).toBeUndefined();
-    expect(layout.segments(0x1800, 0x8800).map(({ start, end }) => [start, end])).toEqual(
-      [[0x1800, 0x2000], [0x2000, 0x3000], [0x3000, 0x4000], [0x8000, 0x8800]]);
+    expect(layout.segments(0x1800, 0x8800).map(({ start, end }) => [start, end])).toEqual([
+      [0x1800, 0x2000],
+      [0x2000, 0x3000],
+      [0x3000, 0x4000],
+      [0x8000, 0x8800],
+    ]);
     layout.remove(regions[2]!);
     expect(layout.find(0x2fff)).toBeUndefined();
   });
@@ -114,12 +122,19 @@ describe('access to guest memory', () => {
       expect(guest.readU32(gpa)).toBe(0xdeadca42);
     }
     expect(() => guest.writeU8(0x10000n, 256)).toThrow(RangeError);
-    expect(() => guest.writeU64(0x10000n, 1 as never)).toThrow('Expected a bigint for value but received 1 (type number)');
+    expect(() => guest.writeU64(0x10000n, 1 as never)).toThrow(
+      'Expected a bigint for value but received 1 (type number)',
+    );
   });
 
   it('copies like memmove', () => {
-    for (const [target, source, length] of [[0x10100n, 0x10000n, 0x1000], [0x10000n, 0x10100n, 0x1000],
-      [0x13f00n, 0x13000n, 0x2000], [0x13000n, 0x13f00n, 0x2000], [0x10000n, 0x10000n, 0x8000]] as const) {
+    for (const [target, source, length] of [
+      [0x10100n, 0x10000n, 0x1000],
+      [0x10000n, 0x10100n, 0x1000],
+      [0x13f00n, 0x13000n, 0x2000],
+      [0x13000n, 0x13f00n, 0x2000],
+      [0x10000n, 0x10000n, 0x8000],
+    ] as const) {
       const { guest } = memory();
       const all = Uint8Array.from({ length: 0x8000 }, (_, index) => (index * 31) >> 3);
       guest.write(0x10000n, all);
@@ -134,7 +149,10 @@ describe('access to guest memory', () => {
     guest.add({ gpa: 0n, size: 1 << 20 });
     guest.add({ gpa: 1n << 20n, size: 1 << 20 });
     const all = Uint8Array.from({ length: 2 << 20 }, (_, index) => index ^ (index >> 8));
-    for (const [target, source] of [[0x1000, 0x9000], [0x9000, 0x1000]] as const) {
+    for (const [target, source] of [
+      [0x1000, 0x9000],
+      [0x9000, 0x1000],
+    ] as const) {
       guest.write(0n, all);
       guest.copy(BigInt(target), BigInt(source), 0x1f0000);
       const expected = all.slice().copyWithin(target, source, source + 0x1f0000);
@@ -187,7 +205,8 @@ describe('access to guest memory', () => {
     const { guest } = memory();
     const text = 'guest memory is 0x10000-0x14000 (slot 0), 0x14000-0x18000 (slot 1), 0x100000-0x101000 (slot 2)';
     expect(() => guest.read(0x5000n, 8)).toThrow(
-      `Expected a range of 8 bytes inside guest memory for gpa but received 20480n (type bigint): nothing is there; ${text}`);
+      `Expected a range of 8 bytes inside guest memory for gpa but received 20480n (type bigint): nothing is there; ${text}`,
+    );
     expect(() => guest.read(0x17ffcn, 8)).toThrow('it ends at 0x18000');
     expect(() => guest.write(0x100ffcn, new Uint8Array(8))).toThrow(RangeError);
     expect(() => guest.readU64((1n << 52n) - 4n)).toThrow(RangeError);
@@ -197,7 +216,9 @@ describe('access to guest memory', () => {
 
   it('refuses wrong types and values in one sentence', () => {
     const { guest } = memory();
-    expect(() => guest.read(0x10000 as never, 8)).toThrow('Expected a bigint for gpa but received 65536 (type number); write 65536n');
+    expect(() => guest.read(0x10000 as never, 8)).toThrow(
+      'Expected a bigint for gpa but received 65536 (type number); write 65536n',
+    );
     expect(() => guest.read(1n << 52n, 8)).toThrow(RangeError);
     expect(() => guest.read(-1n, 8)).toThrow(RangeError);
     expect(() => guest.read(0x10000n, -1)).toThrow(RangeError);

@@ -74,15 +74,28 @@ describe('the account (with plain buffers for a VM)', () => {
     guest.remove(region, { keepGuestMemfd: true });
     expect(() => guest.account(region)).toThrow('The region was removed');
     const again = guest.add({ gpa: 0x10000n, size: 16 * page, private: { guestMemfd: region.guestMemfd! } });
-    expect(guest.account(again).private).toEqual({ bytes: 4 * page, populated: { atLeast: 2 * page, atMost: 4 * page } });
+    expect(guest.account(again).private).toEqual({
+      bytes: 4 * page,
+      populated: { atLeast: 2 * page, atMost: 4 * page },
+    });
   });
 
   it('draws the map in order, cut by region and state', () => {
     const { guest, region } = open();
     const plain = guest.add({ gpa: 0n, size: 2 * page });
     guest.convert({ gpa: 0x14000n, size: 2 * page, to: 'private' });
-    expect(guest.map().map(({ gpa, size, state, region: { slot }, shared, doubled }) => (
-      [gpa, size / page, state, slot, shared.populated / page, doubled.atMost / page]))).toEqual([
+    expect(
+      guest
+        .map()
+        .map(({ gpa, size, state, region: { slot }, shared, doubled }) => [
+          gpa,
+          size / page,
+          state,
+          slot,
+          shared.populated / page,
+          doubled.atMost / page,
+        ]),
+    ).toEqual([
       [0n, 2, 'shared', plain.slot, 0, 0],
       [0x10000n, 4, 'shared', region.slot, 4, 0],
       [0x14000n, 2, 'private', region.slot, 2, 2],
@@ -96,7 +109,8 @@ describe('the account (with plain buffers for a VM)', () => {
     expect(guest.attributes.ranges(0x13000n, 4 * page)).toEqual([
       { gpa: 0x13000n, size: page, state: 'shared' },
       { gpa: 0x14000n, size: 2 * page, state: 'private' },
-      { gpa: 0x16000n, size: page, state: 'shared' }]);
+      { gpa: 0x16000n, size: page, state: 'shared' },
+    ]);
     expect(guest.attributes.ranges()).toHaveLength(3);
     expect(guest.attributes.at(0x15fffn)).toBe('private');
     expect(() => guest.attributes.at(5 as never)).toThrow(TypeError);

@@ -21,14 +21,20 @@ function open(options: GuestMemoryOptions = {}) {
   return { vm, guest, events };
 }
 
-const states = (guest: GuestMemory) => (
-  guest.attributes.ranges(0n, 2 * MiB).map(({ gpa, size, state }) => `${Number(gpa) / page}+${size / page} ${state}`));
+const states = (guest: GuestMemory) =>
+  guest.attributes.ranges(0n, 2 * MiB).map(({ gpa, size, state }) => `${Number(gpa) / page}+${size / page} ${state}`);
 
 describe('conversions (with plain buffers for a VM)', () => {
   it('set the attribute, then discard the side left behind', () => {
     const { vm, guest, events } = open();
-    expect(guest.convert({ gpa: 0x2000n, size: 2 * page, to: 'private' })).toMatchObject(
-      { gpa: 0x2000n, size: 8192, to: 'private', source: 'explicit', changed: 8192, discarded: 8192 });
+    expect(guest.convert({ gpa: 0x2000n, size: 2 * page, to: 'private' })).toMatchObject({
+      gpa: 0x2000n,
+      size: 8192,
+      to: 'private',
+      source: 'explicit',
+      changed: 8192,
+      discarded: 8192,
+    });
     expect(vm.takeLog()).toEqual(['attributes 0x2000 8192 private', 'madvise 4 8192 8192']);
     guest.convert({ gpa: 0x2000n, size: page, to: 'shared' });
     expect(vm.takeLog()).toEqual(['attributes 0x2000 4096 shared', 'punch 8192 4096']);
@@ -50,8 +56,11 @@ describe('conversions (with plain buffers for a VM)', () => {
     guest.convert({ gpa: 0x4000n, size: page, to: 'private' });
     vm.takeLog();
     expect(guest.convert({ gpa: 0x1000n, size: 5 * page, to: 'private' }).changed).toBe(3 * page);
-    expect(vm.takeLog().filter((line) => line.startsWith('attributes'))).toEqual(
-      ['attributes 0x1000 4096 private', 'attributes 0x3000 4096 private', 'attributes 0x5000 4096 private']);
+    expect(vm.takeLog().filter((line) => line.startsWith('attributes'))).toEqual([
+      'attributes 0x1000 4096 private',
+      'attributes 0x3000 4096 private',
+      'attributes 0x5000 4096 private',
+    ]);
     const count = events.length;
     expect(guest.convert({ gpa: 0x1000n, size: 5 * page, to: 'private' })).toMatchObject({ changed: 0, discarded: 0 });
     expect(vm.takeLog()).toEqual([]);
@@ -61,8 +70,12 @@ describe('conversions (with plain buffers for a VM)', () => {
   it('follow the policy, of the address space or of the call', () => {
     const there = { gpa: 0n, size: page, to: 'private' } as const;
     const back = { gpa: 0n, size: page, to: 'shared' } as const;
-    for (const [discard, dropped, punched] of
-      [['both', 1, 1], ['shared', 1, 0], ['private', 0, 1], ['none', 0, 0]] as const) {
+    for (const [discard, dropped, punched] of [
+      ['both', 1, 1],
+      ['shared', 1, 0],
+      ['private', 0, 1],
+      ['none', 0, 0],
+    ] as const) {
       for (const { guest, vm } of [open({ discard }), open({ discard: discard === 'none' ? 'both' : 'none' })]) {
         const call = guest.discardPolicy === discard ? {} : { discard };
         expect(guest.convert({ ...there, ...call }).discarded).toBe(dropped * page);
@@ -79,11 +92,14 @@ describe('conversions (with plain buffers for a VM)', () => {
     vm.takeLog();
     expect(guest.convert({ gpa: 0n, size: MiB, to: 'private' }).discarded).toBe(0);
     expect(guest.convert({ gpa: BigInt(MiB), size: MiB + page, to: 'private' }).discarded).toBe(2 * MiB);
-    expect(vm.takeLog()).toEqual(
-      ['attributes 0x0 1048576 private', 'attributes 0x100000 1052672 private', 'madvise 4 0 2097152']);
+    expect(vm.takeLog()).toEqual([
+      'attributes 0x0 1048576 private',
+      'attributes 0x100000 1052672 private',
+      'madvise 4 0 2097152',
+    ]);
   });
 
-  it('leave the pages of a user\'s file alone', () => {
+  it("leave the pages of a user's file alone", () => {
     const vm = new PlainVm();
     const guest = new GuestMemory(vm);
     guest.add({ gpa: 0n, size: page, private: true, backing: { kind: 'file', path: 'disk.img', writable: true } });
@@ -98,10 +114,14 @@ describe('conversions (with plain buffers for a VM)', () => {
       if (request.address === 0x3000n) throw systemError('ENOMEM', -12, 'KVM_SET_MEMORY_ATTRIBUTES');
       set(request);
     };
-    expect(() => guest.convert({ gpa: 0n, size: 8 * page, to: 'private' })).toThrow(expect.objectContaining({
-      name: 'KvmSystemError', code: 'ENOMEM', errno: -12,
-      message: expect.stringContaining('failed at 0x3000, with 8192 bytes converted before it'),
-    }));
+    expect(() => guest.convert({ gpa: 0n, size: 8 * page, to: 'private' })).toThrow(
+      expect.objectContaining({
+        name: 'KvmSystemError',
+        code: 'ENOMEM',
+        errno: -12,
+        message: expect.stringContaining('failed at 0x3000, with 8192 bytes converted before it'),
+      }),
+    );
     expect(states(guest)).toEqual(['0+3 private', '3+509 shared']);
   });
 
@@ -109,7 +129,9 @@ describe('conversions (with plain buffers for a VM)', () => {
     const { vm, guest, events } = open();
     guest.convert({ gpa: 0n, size: page, to: 'private' });
     vm.failures.set('punch', systemError('EIO', -5, 'fallocate'));
-    expect(() => guest.convert({ gpa: 0n, size: page, to: 'shared' })).toThrow(/0x0-0x1000 is shared now, but the side left behind/);
+    expect(() => guest.convert({ gpa: 0n, size: page, to: 'shared' })).toThrow(
+      /0x0-0x1000 is shared now, but the side left behind/,
+    );
     expect(guest.attributes.at(0n)).toBe('shared');
     expect(events.at(-1)).toMatchObject({ to: 'shared', discarded: 0, discardError: { code: 'EIO' } });
     expect(guest.account().private.populated).toEqual({ atLeast: 0, atMost: page });
@@ -125,8 +147,11 @@ describe('conversions (with plain buffers for a VM)', () => {
     guest.add({ gpa: 1n << 32n, size: 2.5 * 2 ** 30, private: true, backing: { kind: 'none' } });
     vm.takeLog();
     guest.convert({ gpa: 1n << 32n, size: 2.5 * 2 ** 30, to: 'private' });
-    expect(vm.takeLog()).toEqual(['attributes 0x100000000 1073741824 private',
-      'attributes 0x140000000 1073741824 private', 'attributes 0x180000000 536870912 private']);
+    expect(vm.takeLog()).toEqual([
+      'attributes 0x100000000 1073741824 private',
+      'attributes 0x140000000 1073741824 private',
+      'attributes 0x180000000 536870912 private',
+    ]);
   });
 });
 
@@ -161,7 +186,10 @@ describe('KVM_HC_MAP_GPA_RANGE (with plain buffers for a VM)', () => {
   it('converts and answers 0', async () => {
     const { vm, guest, events } = open();
     const exit = call([0x2000n, 3n, 16n]);
-    expect(guest.handleHypercall(exit)).toMatchObject({ ret: 0n, conversion: { source: 'hypercall', changed: 3 * page } });
+    expect(guest.handleHypercall(exit)).toMatchObject({
+      ret: 0n,
+      conversion: { source: 'hypercall', changed: 3 * page },
+    });
     expect(exit.ret[0]).toBe(0n);
     const back = call([0x2000n, 3n, 1n]);
     await guest.handleHypercallAsync(back);
@@ -226,12 +254,22 @@ describe('KVM_HC_MAP_GPA_RANGE (with plain buffers for a VM)', () => {
 });
 
 describe('KVM_EXIT_MEMORY_FAULT (with plain buffers for a VM)', () => {
-  const fault = (gpa: bigint, wantsPrivate: boolean, size = 4096n) => (
-    { gpa, size, private: wantsPrivate, errno: 'EFAULT' as const, flags: wantsPrivate ? 8n : 0n, reason: 'memory-fault' as const });
+  const fault = (gpa: bigint, wantsPrivate: boolean, size = 4096n) => ({
+    gpa,
+    size,
+    private: wantsPrivate,
+    errno: 'EFAULT' as const,
+    flags: wantsPrivate ? 8n : 0n,
+    reason: 'memory-fault' as const,
+  });
 
   it('converts to what the access wanted', async () => {
     const { guest, events } = open();
-    expect(guest.handleMemoryFault(fault(0x3000n, true))).toMatchObject({ to: 'private', changed: page, source: 'memory-fault' });
+    expect(guest.handleMemoryFault(fault(0x3000n, true))).toMatchObject({
+      to: 'private',
+      changed: page,
+      source: 'memory-fault',
+    });
     expect(guest.handleMemoryFault(fault(0x3000n, false))).toMatchObject({ to: 'shared', changed: page });
     expect(await guest.handleMemoryFaultAsync(fault(0x3010n, true, 8n))).toMatchObject({ gpa: 0x3000n, size: page });
     expect(events).toHaveLength(3);
@@ -241,15 +279,20 @@ describe('KVM_EXIT_MEMORY_FAULT (with plain buffers for a VM)', () => {
     const { guest } = open();
     guest.handleMemoryFault(fault(0x3000n, true));
     expect(guest.handleMemoryFault(fault(0x3000n, true)).changed).toBe(0);
-    expect(() => guest.handleMemoryFault(fault(0x3000n, true))).toThrow(expect.objectContaining({
-      name: 'KvmGuestError', exit: expect.objectContaining({ gpa: 0x3000n }), message: expect.stringContaining('again and again'),
-    }));
+    expect(() => guest.handleMemoryFault(fault(0x3000n, true))).toThrow(
+      expect.objectContaining({
+        name: 'KvmGuestError',
+        exit: expect.objectContaining({ gpa: 0x3000n }),
+        message: expect.stringContaining('again and again'),
+      }),
+    );
   });
 
   it('counts anew after a change there, and by vCPU where it is told', () => {
     const { guest } = open();
     guest.handleMemoryFault(fault(0x3000n, true), { vcpu: 0 });
-    for (let vcpu = 1; vcpu < 8; vcpu++) expect(guest.handleMemoryFault(fault(0x3000n, true), { vcpu }).changed).toBe(0);
+    for (let vcpu = 1; vcpu < 8; vcpu++)
+      expect(guest.handleMemoryFault(fault(0x3000n, true), { vcpu }).changed).toBe(0);
     guest.convert({ gpa: 0x3000n, size: page, to: 'shared' });
     guest.handleMemoryFault(fault(0x3000n, true), { vcpu: 1 });
     expect(guest.handleMemoryFault(fault(0x3000n, true), { vcpu: 1 }).changed).toBe(0);
@@ -274,8 +317,14 @@ describe('asynchronous conversions (with plain buffers for a VM)', () => {
       guest.convertAsync({ gpa: 0n, size: 2 * page, to: 'private' }),
     ];
     expect((await Promise.all(all)).map(({ changed }) => changed)).toEqual([2 * page, page, page]);
-    expect(vm.takeLog()).toEqual(['attributes 0x0 8192 private', 'madvise 4 0 8192', 'attributes 0x0 4096 shared',
-      'punch 0 4096', 'attributes 0x0 4096 private', 'madvise 4 0 4096']);
+    expect(vm.takeLog()).toEqual([
+      'attributes 0x0 8192 private',
+      'madvise 4 0 8192',
+      'attributes 0x0 4096 shared',
+      'punch 0 4096',
+      'attributes 0x0 4096 private',
+      'madvise 4 0 4096',
+    ]);
   });
 
   it('keep synchronous ones, and removal, off their range', async () => {

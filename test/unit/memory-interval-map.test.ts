@@ -40,7 +40,10 @@ describe('the interval map', () => {
     expect(map.count).toBe(5);
     map.set(20, 30, 1);
     expect(map.intervals(0, 100)).toEqual([
-      { start: 0, end: 10, value: 0 }, { start: 10, end: 40, value: 1 }, { start: 40, end: 100, value: 0 }]);
+      { start: 0, end: 10, value: 0 },
+      { start: 10, end: 40, value: 1 },
+      { start: 40, end: 100, value: 0 },
+    ]);
     map.set(0, 100, 0);
     expect(map.count).toBe(1);
     expect(map.uniform).toBe(0);

@@ -4,7 +4,13 @@
  * the kernel says to these calls is what test/kvm is for.
  */
 import type {
-  AttributesRequest, GuestMemfdPort, HostMemoryPort, MappingPort, MemslotRequest, PreFaultRange, VmPort,
+  AttributesRequest,
+  GuestMemfdPort,
+  HostMemoryPort,
+  MappingPort,
+  MemslotRequest,
+  PreFaultRange,
+  VmPort,
 } from '../../lib/memory/ports.ts';
 
 export class PlainMapping implements MappingPort {
@@ -15,7 +21,12 @@ export class PlainMapping implements MappingPort {
   closed = false;
   residentBytes: (offset: number, length: number) => number = () => 0;
 
-  constructor(length: number, all: PlainMapping[], log: string[] = [], bytes: Uint8Array<ArrayBufferLike> = new Uint8Array(length)) {
+  constructor(
+    length: number,
+    all: PlainMapping[],
+    log: string[] = [],
+    bytes: Uint8Array<ArrayBufferLike> = new Uint8Array(length),
+  ) {
     this.length = length;
     this.log = log;
     this.bytes = bytes;
@@ -103,7 +114,13 @@ export class PlainVm implements VmPort {
   readonly mappings: PlainMapping[] = [];
   readonly memfds: PlainGuestMemfd[] = [];
   readonly memslots = new Map<number, MemslotRequest>();
-  readonly capabilities = new Map<number, number>([[231, 1], [233, 8], [234, 1], [236, 1], [244, 0]]);
+  readonly capabilities = new Map<number, number>([
+    [231, 1],
+    [233, 8],
+    [234, 1],
+    [236, 1],
+    [244, 0],
+  ]);
   readonly hostMemory: HostMemoryPort;
   /** Errors to throw at the next call of a kind. */
   readonly failures = new Map<string, Error>();
@@ -146,7 +163,9 @@ export class PlainVm implements VmPort {
   }
 
   deleteMemslot(slot: number): void {
-    this.log.push(`delete ${slot}, ${this.memslots.get(slot)?.mapping?.closed === true ? 'mapping closed' : 'mapping open'}`);
+    this.log.push(
+      `delete ${slot}, ${this.memslots.get(slot)?.mapping?.closed === true ? 'mapping closed' : 'mapping open'}`,
+    );
     this.memslots.delete(slot);
   }
 

@@ -17,7 +17,9 @@ describe('regions (with plain buffers for a VM)', () => {
     guest.add({ gpa: 0n, size: 4096, slot: 1 });
     expect(guest.add({ gpa: 0x1000n, size: 4096 }).slot).toBe(0);
     expect(guest.add({ gpa: 0x2000n, size: 4096 }).slot).toBe(2);
-    expect(() => guest.add({ gpa: 0x3000n, size: 4096, slot: 2 })).toThrow('Expected a slot that is free for slot but received 2');
+    expect(() => guest.add({ gpa: 0x3000n, size: 4096, slot: 2 })).toThrow(
+      'Expected a slot that is free for slot but received 2',
+    );
     expect(vm.memslots.size).toBe(3);
   });
 
@@ -104,8 +106,9 @@ describe('regions (with plain buffers for a VM)', () => {
     region.remove();
     expect(mapping.closed).toBe(false);
     expect(region.mapping?.closed).toBe(true);
-    expect(() => guest.add({ gpa: 0n, size: 64 * KiB, backing: { kind: 'mapping', mapping, offset: 4096 } }))
-      .toThrow('Expected at most 61440 bytes (what the mapping holds from offset 4096) for size');
+    expect(() => guest.add({ gpa: 0n, size: 64 * KiB, backing: { kind: 'mapping', mapping, offset: 4096 } })).toThrow(
+      'Expected at most 61440 bytes (what the mapping holds from offset 4096) for size',
+    );
     mapping.close();
     expect(() => guest.add({ gpa: 0n, size: 4096, backing: { kind: 'mapping', mapping } })).toThrow(/closed/);
   });
@@ -133,9 +136,12 @@ describe('a mapped guest_memfd as backing (with plain buffers for VMs)', () => {
     guest.add({ gpa: 0n, size: 8 * KiB, backing: { kind: 'guest-memfd' } });
     for (const to of ['private', 'shared'] as const) {
       expect(() => guest.convert({ gpa: 0n, size: 4096, to })).toThrow(
-        expect.objectContaining({ name: 'KvmUnsupportedError', capability: 'KVM_CAP_MEMORY_ATTRIBUTES' }));
+        expect.objectContaining({ name: 'KvmUnsupportedError', capability: 'KVM_CAP_MEMORY_ATTRIBUTES' }),
+      );
     }
-    expect(() => guest.convert({ gpa: 0n, size: 4096, to: 'private' })).toThrow(/one memory that guest and host both see/);
+    expect(() => guest.convert({ gpa: 0n, size: 4096, to: 'private' })).toThrow(
+      /one memory that guest and host both see/,
+    );
     expect(guest.attributesOn).toBe('none');
     expect(guest.handleHypercall({ nr: 12, args: [0n, 1n, 16n], ret: new BigInt64Array(1) })?.ret).toBe(-95n);
   });
@@ -149,16 +155,20 @@ describe('a mapped guest_memfd as backing (with plain buffers for VMs)', () => {
     expect(two.vm.memslots.get(0)!.guestMemfd).toBeUndefined();
     expect(region.oneMemory).toBe(false);
     expect(() => two.guest.add({ gpa: 0x10000n, size: 8 * KiB, private: { guestMemfd } })).toThrow(
-      expect.objectContaining({ code: 'ERR_KVM_FOREIGN', message: expect.stringContaining('belongs to another VM') }));
+      expect.objectContaining({ code: 'ERR_KVM_FOREIGN', message: expect.stringContaining('belongs to another VM') }),
+    );
   });
 
   it('needs the flags', () => {
     const { guest } = open();
     expect(() => guest.add({ gpa: 0n, size: 4096, backing: { kind: 'guest-memfd' } })).toThrow(
-      expect.objectContaining({ capability: 'KVM_CAP_GUEST_MEMFD_FLAGS' }));
+      expect.objectContaining({ capability: 'KVM_CAP_GUEST_MEMFD_FLAGS' }),
+    );
     const { vm, guest: other } = mappable();
     const plain = vm.createGuestMemfd(4096n);
-    expect(() => other.add({ gpa: 0n, size: 4096, backing: { kind: 'guest-memfd', guestMemfd: plain } })).toThrow(/cannot be mapped/);
+    expect(() => other.add({ gpa: 0n, size: 4096, backing: { kind: 'guest-memfd', guestMemfd: plain } })).toThrow(
+      /cannot be mapped/,
+    );
   });
 });
 
@@ -169,8 +179,18 @@ describe('bad input to add', () => {
   closed.close();
   guest.add({ gpa: 0x100000n, size: 64 * KiB, private: { guestMemfd: big, offset: 64n * 1024n } });
   const cases: [string, unknown, ErrorConstructor | undefined, RegExp][] = [
-    ['an unaligned gpa', { gpa: 0x10n, size: 4096 }, RangeError, /Expected a multiple of 4096 for gpa but received 16n/],
-    ['a number for a gpa', { gpa: 0, size: 4096 }, TypeError, /Expected a bigint for gpa but received 0 \(type number\); write 0n/],
+    [
+      'an unaligned gpa',
+      { gpa: 0x10n, size: 4096 },
+      RangeError,
+      /Expected a multiple of 4096 for gpa but received 16n/,
+    ],
+    [
+      'a number for a gpa',
+      { gpa: 0, size: 4096 },
+      TypeError,
+      /Expected a bigint for gpa but received 0 \(type number\); write 0n/,
+    ],
     ['a gpa over 2^52', { gpa: 1n << 52n, size: 4096 }, RangeError, /gpa/],
     ['a range over 2^52', { gpa: (1n << 52n) - 4096n, size: 8192 }, RangeError, /end of the 52-bit/],
     ['size zero', { gpa: 0n, size: 0 }, RangeError, /Expected a size above 0 for size but received 0/],
@@ -181,21 +201,76 @@ describe('bad input to add', () => {
     ['a misspelt key', { gpa: 0n, size: 4096, privat: true }, TypeError, /did you mean private/],
     ['an overlap', { gpa: 0x10f000n, size: 4096 }, RangeError, /slot 0 is at 0x100000-0x110000/],
     ['a slot beyond the last', { gpa: 0n, size: 4096, slot: 32764 }, RangeError, /slot/],
-    ['a backing that is not known', { gpa: 0n, size: 4096, backing: { kind: 'memdf' } }, RangeError, /did you mean 'memfd'/],
+    [
+      'a backing that is not known',
+      { gpa: 0n, size: 4096, backing: { kind: 'memdf' } },
+      RangeError,
+      /did you mean 'memfd'/,
+    ],
     ['a key of another backing', { gpa: 0n, size: 4096, backing: { kind: 'shared', path: '/' } }, TypeError, /path/],
-    ['a huge page size that there is not', { gpa: 0n, size: MiB, backing: { kind: 'hugetlb', pageSize: 4096 } }, RangeError, /pageSize/],
-    ['a size that is no huge pages', { gpa: 0n, size: MiB, backing: { kind: 'hugetlb' } }, RangeError, /huge page size 2097152/],
-    ['read-only with private', { gpa: 0n, size: 4096, private: true, readonly: true }, TypeError, /neither readonly nor logDirty/],
-    ['dirty log with private', { gpa: 0n, size: 4096, private: true, logDirty: true }, TypeError, /but received logDirty/],
-    ['private at first without a private side', { gpa: 0n, size: 4096, attributes: 'private' }, TypeError, /private: true/],
+    [
+      'a huge page size that there is not',
+      { gpa: 0n, size: MiB, backing: { kind: 'hugetlb', pageSize: 4096 } },
+      RangeError,
+      /pageSize/,
+    ],
+    [
+      'a size that is no huge pages',
+      { gpa: 0n, size: MiB, backing: { kind: 'hugetlb' } },
+      RangeError,
+      /huge page size 2097152/,
+    ],
+    [
+      'read-only with private',
+      { gpa: 0n, size: 4096, private: true, readonly: true },
+      TypeError,
+      /neither readonly nor logDirty/,
+    ],
+    [
+      'dirty log with private',
+      { gpa: 0n, size: 4096, private: true, logDirty: true },
+      TypeError,
+      /but received logDirty/,
+    ],
+    [
+      'private at first without a private side',
+      { gpa: 0n, size: 4096, attributes: 'private' },
+      TypeError,
+      /private: true/,
+    ],
     ['nothing on either side', { gpa: 0n, size: 4096, backing: { kind: 'none' } }, TypeError, /private side/],
-    ['an offset past the end', { gpa: 0n, size: 4096, private: { guestMemfd: big, offset: BigInt(MiB) } }, RangeError, /at most 0 bytes/],
-    ['a range past the end', { gpa: 0n, size: 8192, private: { guestMemfd: big, offset: BigInt(MiB) - 4096n } }, RangeError, /at most 4096 bytes/],
-    ['an unaligned offset', { gpa: 0n, size: 4096, private: { guestMemfd: big, offset: 5n } }, RangeError, /private.offset/],
+    [
+      'an offset past the end',
+      { gpa: 0n, size: 4096, private: { guestMemfd: big, offset: BigInt(MiB) } },
+      RangeError,
+      /at most 0 bytes/,
+    ],
+    [
+      'a range past the end',
+      { gpa: 0n, size: 8192, private: { guestMemfd: big, offset: BigInt(MiB) - 4096n } },
+      RangeError,
+      /at most 4096 bytes/,
+    ],
+    [
+      'an unaligned offset',
+      { gpa: 0n, size: 4096, private: { guestMemfd: big, offset: 5n } },
+      RangeError,
+      /private.offset/,
+    ],
     ['a number for an offset', { gpa: 0n, size: 4096, private: { guestMemfd: big, offset: 0 } }, TypeError, /a bigint/],
-    ['a second bind of a range', { gpa: 0n, size: 8192, private: { guestMemfd: big, offset: 120n * 1024n } }, RangeError, /slot 0 has 0x10000-0x20000/],
+    [
+      'a second bind of a range',
+      { gpa: 0n, size: 8192, private: { guestMemfd: big, offset: 120n * 1024n } },
+      RangeError,
+      /slot 0 has 0x10000-0x20000/,
+    ],
     ['a closed guest_memfd', { gpa: 0n, size: 4096, private: { guestMemfd: closed } }, undefined, /closed/],
-    ['something else for a guest_memfd', { gpa: 0n, size: 4096, private: { guestMemfd: 5 } }, TypeError, /a GuestMemfd/],
+    [
+      'something else for a guest_memfd',
+      { gpa: 0n, size: 4096, private: { guestMemfd: 5 } },
+      TypeError,
+      /a GuestMemfd/,
+    ],
   ];
   for (const [name, options, type, text] of cases) {
     it(`refuses ${name} and leaves nothing`, () => {

@@ -39,7 +39,11 @@ async function demo(options: DemoOptions): Promise<void> {
   const unusable = options.lab === true || inLab ? undefined : hostUsable();
   if (unusable !== undefined) process.stderr.write(`This host has no usable KVM (${unusable}): using the lab.\n`);
   if ((options.lab === true && !inLab) || unusable !== undefined) {
-    process.exitCode = await demoInLab({ json: options.json === true, color: wantsColor(process.stdout, options), install: options.install === true });
+    process.exitCode = await demoInLab({
+      json: options.json === true,
+      color: wantsColor(process.stdout, options),
+      install: options.install === true,
+    });
     return;
   }
   const colors = colorsFor(process.stdout, options);

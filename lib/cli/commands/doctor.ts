@@ -14,8 +14,16 @@ With --json: { tier, exitCode, host: { platform, arch, kernel, cpu, backend, nod
 Ids are stable; tier is null without a usable KVM.`;
 
 const GROUP_TITLES: Readonly<Record<Check['group'], string>> = {
-  'access': 'Access', 'backend': 'Backend', 'vm-types': 'VM types', 'memory': 'Guest memory', 'private-memory': 'Private memory',
-  'vcpu': 'vCPUs', 'interrupts': 'Interrupts', 'dirty-tracking': 'Dirty tracking', 'confidential': 'Confidential computing', 'limits': 'Limits',
+  access: 'Access',
+  backend: 'Backend',
+  'vm-types': 'VM types',
+  memory: 'Guest memory',
+  'private-memory': 'Private memory',
+  vcpu: 'vCPUs',
+  interrupts: 'Interrupts',
+  'dirty-tracking': 'Dirty tracking',
+  confidential: 'Confidential computing',
+  limits: 'Limits',
 };
 
 export function doctorCommand(): Command {
@@ -35,10 +43,17 @@ export function doctorCommand(): Command {
 /** The report for people. */
 export function formatReport(report: DoctorReport, colors: Colors, width?: number): string {
   const { host, checks, verdicts } = report;
-  const lines = [`${colors.bold('node-kvm doctor')}: Linux ${host.kernel}, ${host.cpu}, Node ${host.node}`.replace('Linux', host.platform === 'linux' ? 'Linux' : host.platform), ''];
+  const lines = [
+    `${colors.bold('node-kvm doctor')}: Linux ${host.kernel}, ${host.cpu}, Node ${host.node}`.replace(
+      'Linux',
+      host.platform === 'linux' ? 'Linux' : host.platform,
+    ),
+    '',
+  ];
   for (const group of CHECK_GROUPS) {
     const rows = checks.filter((check) => check.group === group).map((check) => row(check, colors));
-    if (rows.length > 0) lines.push(table({ head: [GROUP_TITLES[group], '', 'how', 'evidence'], rows, colors, width }), '');
+    if (rows.length > 0)
+      lines.push(table({ head: [GROUP_TITLES[group], '', 'how', 'evidence'], rows, colors, width }), '');
   }
   const remedies = remediesOf(checks);
   if (remedies.length > 0) {
@@ -47,12 +62,21 @@ export function formatReport(report: DoctorReport, colors: Colors, width?: numbe
     lines.push('');
   }
   lines.push(colors.bold('Verdicts'), ...verdicts.flatMap((verdict) => verdictLines(verdict, colors)), '');
-  lines.push(`Strongest VM here: ${colors.bold(report.tier ?? 'none')}${report.tier === null ? '' : ' (docs/vm-types.md says what it protects)'}`);
+  lines.push(
+    `Strongest VM here: ${colors.bold(report.tier ?? 'none')}${report.tier === null ? '' : ' (docs/vm-types.md says what it protects)'}`,
+  );
   return lines.join('\n');
 }
 
 function row({ title, answer, value, how, evidence }: Check, colors: Colors): string[] {
-  const word = answer === 'yes' ? colors.green(value ?? 'yes') : answer === 'no' ? colors.red('no') : answer === 'info' ? value ?? '' : colors.yellow('unknown');
+  const word =
+    answer === 'yes'
+      ? colors.green(value ?? 'yes')
+      : answer === 'no'
+        ? colors.red('no')
+        : answer === 'info'
+          ? (value ?? '')
+          : colors.yellow('unknown');
   return [title, word, colors.dim(how), colors.dim(evidence)];
 }
 
@@ -66,6 +90,7 @@ function remediesOf(checks: readonly Check[]): { titles: string[]; remedy: strin
 }
 
 function verdictLines({ title, answer, why, remedy }: Verdict, colors: Colors): string[] {
-  const word = answer === 'yes' ? colors.green('yes') : answer === 'partly' ? colors.yellow('partly') : colors.red('no');
+  const word =
+    answer === 'yes' ? colors.green('yes') : answer === 'partly' ? colors.yellow('partly') : colors.red('no');
   return [`  ${title}: ${word}, ${why}`, ...(remedy === undefined ? [] : [`      ${colors.dim(remedy)}`])];
 }

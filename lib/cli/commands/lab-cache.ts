@@ -20,20 +20,31 @@ function render(status: LabStatus): string {
   const colors = colorsFor(process.stdout);
   const lines = [`Kept in ${status.directory}`];
   if (status.kernels.length > 0) {
-    lines.push('', table({
-      head: ['', 'version', 'Linux', 'size', 'built', 'from'],
-      rows: status.kernels.map((lab) => [
-        lab.key === status.current?.key ? '*' : ' ', lab.key, lab.kernelRelease, formatBytes(lab.bytes),
-        `${lab.builtAt.slice(0, 16).replace('T', ' ')} in ${lab.buildSeconds} s`, lab.source,
-      ]),
-      colors,
-    }));
+    lines.push(
+      '',
+      table({
+        head: ['', 'version', 'Linux', 'size', 'built', 'from'],
+        rows: status.kernels.map((lab) => [
+          lab.key === status.current?.key ? '*' : ' ',
+          lab.key,
+          lab.kernelRelease,
+          formatBytes(lab.bytes),
+          `${lab.builtAt.slice(0, 16).replace('T', ' ')} in ${lab.buildSeconds} s`,
+          lab.source,
+        ]),
+        colors,
+      }),
+    );
   }
-  for (const { key, bytes } of status.unfinished) lines.push('', `Not finished: ${key}, ${formatBytes(bytes)}; "lab build" goes on with it.`);
+  for (const { key, bytes } of status.unfinished)
+    lines.push('', `Not finished: ${key}, ${formatBytes(bytes)}; "lab build" goes on with it.`);
   if (status.current === undefined) lines.push('', 'The lab is not built: npx node-kvm lab build');
   else lines.push('', `In use: ${status.current.key}`);
   if (status.missingPackages.length > 0) {
-    lines.push('', `Missing Debian packages: ${status.missingPackages.join(' ')} ("npx node-kvm lab build --install" installs them)`);
+    lines.push(
+      '',
+      `Missing Debian packages: ${status.missingPackages.join(' ')} ("npx node-kvm lab build --install" installs them)`,
+    );
   }
   return lines.join('\n');
 }

@@ -12,11 +12,16 @@ export interface KernelOptions {
 }
 
 export function kernelSourceOption(): Option {
-  return new Option('--kernel-source <path>', 'a kernel source tree or tarball (default: the newest linux-source in /usr/src)');
+  return new Option(
+    '--kernel-source <path>',
+    'a kernel source tree or tarball (default: the newest linux-source in /usr/src)',
+  );
 }
 
 export function labVersionOption(): Option {
-  return new Option('--lab-version <version>', 'a kernel that is built already, as "lab status" lists them').conflicts('kernelSource');
+  return new Option('--lab-version <version>', 'a kernel that is built already, as "lab status" lists them').conflicts(
+    'kernelSource',
+  );
 }
 
 export function findOptions({ kernelSource, labVersion }: KernelOptions): FindLabOptions {
@@ -27,10 +32,16 @@ export function findOptions({ kernelSource, labVersion }: KernelOptions): FindLa
 }
 
 /** Builds what the options name if it is not there, and says so. */
-export async function ensureLab(options: KernelOptions & { readonly build: boolean }, signal: AbortSignal): Promise<void> {
+export async function ensureLab(
+  options: KernelOptions & { readonly build: boolean },
+  signal: AbortSignal,
+): Promise<void> {
   if (findLab(findOptions(options)) !== undefined) return;
   if (options.labVersion !== undefined) {
-    throw new LabError(`there is no lab version ${options.labVersion}; "npx node-kvm lab status" lists those built`, 'ERR_KVM_LAB_NOT_BUILT');
+    throw new LabError(
+      `there is no lab version ${options.labVersion}; "npx node-kvm lab status" lists those built`,
+      'ERR_KVM_LAB_NOT_BUILT',
+    );
   }
   // Without, runInLab says what is missing and how to get it.
   if (!options.build) return;
@@ -74,7 +85,8 @@ export class Interrupted extends Error {
  * itself by answering true.
  */
 export async function whileSignalsAbort<T>(
-  act: (signal: AbortSignal) => Promise<T>, onSignal: (name: EndingSignal) => boolean = () => false,
+  act: (signal: AbortSignal) => Promise<T>,
+  onSignal: (name: EndingSignal) => boolean = () => false,
 ): Promise<T> {
   const controller = new AbortController();
   const names = Object.keys(SIGNAL_NUMBERS) as EndingSignal[];
@@ -96,7 +108,8 @@ export function positiveInteger(text: string): number {
 
 export function seconds(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !(value > 0) || value > 2_000_000) throw new InvalidArgumentError('expected a number of seconds above 0.');
+  if (text.trim() === '' || !(value > 0) || value > 2_000_000)
+    throw new InvalidArgumentError('expected a number of seconds above 0.');
   return value;
 }
 

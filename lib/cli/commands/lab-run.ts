@@ -1,12 +1,27 @@
 /** `node-kvm lab run` and `node-kvm lab shell`. */
 import { Command, Option } from 'commander';
 import {
-  parseEnv, runInLab, runInTerminal, withNode, type RunControl, type RunInLabOptions, type RunInLabResult,
+  parseEnv,
+  runInLab,
+  runInTerminal,
+  withNode,
+  type RunControl,
+  type RunInLabOptions,
+  type RunInLabResult,
 } from '../../lab/index.ts';
 import { printJson } from '../../terminal.ts';
 import {
-  collect, ensureLab, findOptions, kernelSourceOption, labVersionOption, memorySize, orLabFailure, positiveInteger, seconds,
-  whileSignalsAbort, type KernelOptions,
+  collect,
+  ensureLab,
+  findOptions,
+  kernelSourceOption,
+  labVersionOption,
+  memorySize,
+  orLabFailure,
+  positiveInteger,
+  seconds,
+  whileSignalsAbort,
+  type KernelOptions,
 } from './lab-common.ts';
 
 interface MachineOptions extends KernelOptions {
@@ -32,13 +47,21 @@ function machineCommand(name: string): Command {
   return new Command(name)
     .addOption(new Option('--memory <size>', 'memory of the lab').argParser(memorySize).default(3 * 2 ** 30, '3G'))
     .addOption(new Option('--cpus <n>', 'processors of the lab').argParser(positiveInteger).default(2))
-    .addOption(new Option('--env <name=value>', 'set a variable; NAME alone takes it from here (repeatable)').argParser(collect).default([], 'none'))
-    .addOption(new Option('--writable <directory>', 'let the lab write through to this directory (repeatable)').argParser(collect).default([], 'none'))
+    .addOption(
+      new Option('--env <name=value>', 'set a variable; NAME alone takes it from here (repeatable)')
+        .argParser(collect)
+        .default([], 'none'),
+    )
+    .addOption(
+      new Option('--writable <directory>', 'let the lab write through to this directory (repeatable)')
+        .argParser(collect)
+        .default([], 'none'),
+    )
     .option('--huge-pages <n>', 'set aside so many huge pages of 2 MiB, mounted at /dev/hugepages', positiveInteger)
     .addOption(kernelSourceOption())
     .addOption(labVersionOption())
     .option('--no-build', 'fail where the lab is not built, instead of building it')
-    .option('-v, --verbose', 'show the lab\'s console on stderr');
+    .option('-v, --verbose', "show the lab's console on stderr");
 }
 
 export function runCommand(): Command {
@@ -48,12 +71,20 @@ export function runCommand(): Command {
     .passThroughOptions()
     .option('--timeout <seconds>', 'end the lab after this time', seconds)
     .option('-t, --tty', 'give the command this terminal (Ctrl-] q ends the lab)')
-    .addOption(new Option('--json', 'stdout is a summary { exitCode, signal?, bootSeconds, runSeconds }; the command\'s goes to stderr').conflicts('tty'))
-    .addHelpText('after', `
+    .addOption(
+      new Option(
+        '--json',
+        "stdout is a summary { exitCode, signal?, bootSeconds, runSeconds }; the command's goes to stderr",
+      ).conflicts('tty'),
+    )
+    .addHelpText(
+      'after',
+      `
 What is piped in is the command's stdin. The first Ctrl-C goes to the command; a second one, or ${GRACE_MS / 1000} seconds, end the lab.
 
 Exit codes: the command's; 128 + n when signal n ended it; 127 when there is no such command; 125 when the lab failed
-(a panic, the time is over, nothing is built).`)
+(a panic, the time is over, nothing is built).`,
+    )
     .action(run);
 }
 
@@ -89,7 +120,12 @@ async function run(command: string[], options: RunOptions): Promise<void> {
     const result = await runHere(command, options);
     if (options.json === true) {
       const { exitCode, signal, bootMs, runMs } = result;
-      printJson({ exitCode, ...(signal === undefined ? {} : { signal }), bootSeconds: bootMs / 1000, runSeconds: runMs / 1000 });
+      printJson({
+        exitCode,
+        ...(signal === undefined ? {} : { signal }),
+        bootSeconds: bootMs / 1000,
+        runSeconds: runMs / 1000,
+      });
     }
     process.exitCode = result.exitCode;
   });
@@ -104,25 +140,28 @@ async function runHere(command: readonly string[], options: RunOptions): Promise
     ...(options.timeout === undefined ? {} : { timeoutMs: Math.ceil(options.timeout * 1000) }),
   };
   try {
-    return await whileSignalsAbort(async (signal) => {
-      await ensureLab(options, signal);
-      if (options.tty === true) return runInTerminal({ ...base, signal });
-      return runInLab({
-        ...base,
-        signal,
-        stdout: options.json === true ? process.stderr : process.stdout,
-        stderr: process.stderr,
-        ...(process.stdin.isTTY ? {} : { stdin: process.stdin }),
-        onReady: (given) => {
-          control = given;
-        },
-      });
-    }, (name) => {
-      if (control === undefined || grace !== undefined) return false;
-      control.kill(name);
-      grace = setTimeout(() => process.kill(process.pid, name), GRACE_MS);
-      return true;
-    });
+    return await whileSignalsAbort(
+      async (signal) => {
+        await ensureLab(options, signal);
+        if (options.tty === true) return runInTerminal({ ...base, signal });
+        return runInLab({
+          ...base,
+          signal,
+          stdout: options.json === true ? process.stderr : process.stdout,
+          stderr: process.stderr,
+          ...(process.stdin.isTTY ? {} : { stdin: process.stdin }),
+          onReady: (given) => {
+            control = given;
+          },
+        });
+      },
+      (name) => {
+        if (control === undefined || grace !== undefined) return false;
+        control.kill(name);
+        grace = setTimeout(() => process.kill(process.pid, name), GRACE_MS);
+        return true;
+      },
+    );
   } finally {
     clearTimeout(grace);
     // Somebody may hold the other end of the pipe open; that is no reason to stay.

@@ -5,7 +5,10 @@ import type { HypercallExit, IoExit, MmioExit, RdmsrExit, VcpuExit, WrmsrExit } 
 
 /** The live view of an exit that came from a vCPU; what was put together by hand may have anything. */
 function live<T extends Uint8Array | BigUint64Array | BigInt64Array>(
-  is: (value: unknown) => value is T, what: string, name: string, value: unknown,
+  is: (value: unknown) => value is T,
+  what: string,
+  name: string,
+  value: unknown,
 ): T {
   if (!is(value)) throw typeError(what, name, value);
   return value;
@@ -33,7 +36,7 @@ export function accessValue(exit: IoExit | MmioExit): number {
 /** What the guest wrote, as one little-endian bigint of up to 8 bytes. */
 export function accessValue64(exit: IoExit | MmioExit): bigint {
   let value = 0n;
-  for (let index = accessSize(exit) - 1; index >= 0; index--) value = value << 8n | BigInt(exit.data[index]!);
+  for (let index = accessSize(exit) - 1; index >= 0; index--) value = (value << 8n) | BigInt(exit.data[index]!);
   return value;
 }
 

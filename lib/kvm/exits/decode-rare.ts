@@ -1,24 +1,74 @@
 /** The exits that are not on the hot path. See decode.ts. */
 import {
-  exitDebug, exitEmulationFailure, exitException, exitFailEntry, exitHyperv, exitInternalError, exitIoapicEoi,
-  exitNotify, exitSnpReqCerts, exitSystemEvent, exitTdx, exitTprAccess, exitUnknown, exitXen,
-  KVM_INTERNAL_ERROR_EMULATION, KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, KVM_NOTIFY_CONTEXT_INVALID, RUN,
+  exitDebug,
+  exitEmulationFailure,
+  exitException,
+  exitFailEntry,
+  exitHyperv,
+  exitInternalError,
+  exitIoapicEoi,
+  exitNotify,
+  exitSnpReqCerts,
+  exitSystemEvent,
+  exitTdx,
+  exitTprAccess,
+  exitUnknown,
+  exitXen,
+  KVM_INTERNAL_ERROR_EMULATION,
+  KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
+  KVM_NOTIFY_CONTEXT_INVALID,
+  RUN,
 } from '../../abi/index.ts';
 import {
-  KVM_EXIT_AP_RESET_HOLD, KVM_EXIT_DEBUG, KVM_EXIT_DIRTY_RING_FULL, KVM_EXIT_EXCEPTION, KVM_EXIT_FAIL_ENTRY,
-  KVM_EXIT_HYPERV, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_NOTIFY, KVM_EXIT_SET_TPR,
-  KVM_EXIT_SNP_REQ_CERTS, KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_TDX, KVM_EXIT_TPR_ACCESS, KVM_EXIT_UNKNOWN,
-  KVM_EXIT_X86_BUS_LOCK, KVM_EXIT_XEN,
+  KVM_EXIT_AP_RESET_HOLD,
+  KVM_EXIT_DEBUG,
+  KVM_EXIT_DIRTY_RING_FULL,
+  KVM_EXIT_EXCEPTION,
+  KVM_EXIT_FAIL_ENTRY,
+  KVM_EXIT_HYPERV,
+  KVM_EXIT_INTERNAL_ERROR,
+  KVM_EXIT_INTR,
+  KVM_EXIT_IOAPIC_EOI,
+  KVM_EXIT_NOTIFY,
+  KVM_EXIT_SET_TPR,
+  KVM_EXIT_SNP_REQ_CERTS,
+  KVM_EXIT_SYSTEM_EVENT,
+  KVM_EXIT_TDX,
+  KVM_EXIT_TPR_ACCESS,
+  KVM_EXIT_UNKNOWN,
+  KVM_EXIT_X86_BUS_LOCK,
+  KVM_EXIT_XEN,
 } from './reasons.ts';
 import type {
-  HypervEventName, HypervExit, InternalErrorExit, InternalErrorName, SnpReqCertsExit, SystemEventExit, SystemEventName,
-  TdxExit, VcpuExit, XenExit,
+  HypervEventName,
+  HypervExit,
+  InternalErrorExit,
+  InternalErrorName,
+  SnpReqCertsExit,
+  SystemEventExit,
+  SystemEventName,
+  TdxExit,
+  VcpuExit,
+  XenExit,
 } from './types.ts';
 
-const INTERNAL_ERRORS: readonly (InternalErrorName | undefined)[] =
-  [undefined, 'emulation', 'simultaneous-exception', 'delivery-event', 'unexpected-exit'];
-const SYSTEM_EVENTS: readonly (SystemEventName | undefined)[] =
-  [undefined, 'shutdown', 'reset', 'crash', 'wakeup', 'suspend', 'sev-term', 'tdx-fatal'];
+const INTERNAL_ERRORS: readonly (InternalErrorName | undefined)[] = [
+  undefined,
+  'emulation',
+  'simultaneous-exception',
+  'delivery-event',
+  'unexpected-exit',
+];
+const SYSTEM_EVENTS: readonly (SystemEventName | undefined)[] = [
+  undefined,
+  'shutdown',
+  'reset',
+  'crash',
+  'wakeup',
+  'suspend',
+  'sev-term',
+  'tdx-fatal',
+];
 const HYPERV_EVENTS: readonly (HypervEventName | undefined)[] = [undefined, 'synic', 'hypercall', 'syndbg'];
 
 // Answers that stand unless the program writes others, so that a guest never gets the bytes of an earlier exit.
@@ -29,31 +79,48 @@ const HV_STATUS_INVALID_HYPERCALL_CODE = 2n;
 
 export function decodeRareExit(code: number, run: ArrayBuffer, fields: DataView): VcpuExit {
   switch (code) {
-    case KVM_EXIT_UNKNOWN: return { reason: 'unknown-exit', ...exitUnknown.decode(fields) };
-    case KVM_EXIT_EXCEPTION: return { reason: 'exception', ...exitException.decode(fields) };
-    case KVM_EXIT_DEBUG: return { reason: 'debug', ...exitDebug.decode(fields) };
-    case KVM_EXIT_FAIL_ENTRY: return { reason: 'fail-entry', ...exitFailEntry.decode(fields) };
-    case KVM_EXIT_INTR: return { reason: 'interrupted', cause: 'signal' };
-    case KVM_EXIT_SET_TPR: return { reason: 'set-tpr', cr8: fields.getBigUint64(RUN.cr8, true) };
+    case KVM_EXIT_UNKNOWN:
+      return { reason: 'unknown-exit', ...exitUnknown.decode(fields) };
+    case KVM_EXIT_EXCEPTION:
+      return { reason: 'exception', ...exitException.decode(fields) };
+    case KVM_EXIT_DEBUG:
+      return { reason: 'debug', ...exitDebug.decode(fields) };
+    case KVM_EXIT_FAIL_ENTRY:
+      return { reason: 'fail-entry', ...exitFailEntry.decode(fields) };
+    case KVM_EXIT_INTR:
+      return { reason: 'interrupted', cause: 'signal' };
+    case KVM_EXIT_SET_TPR:
+      return { reason: 'set-tpr', cr8: fields.getBigUint64(RUN.cr8, true) };
     case KVM_EXIT_TPR_ACCESS: {
       const { rip, isWrite } = exitTprAccess.decode(fields);
       return { reason: 'tpr-access', rip, write: isWrite !== 0 };
     }
-    case KVM_EXIT_INTERNAL_ERROR: return internalError(fields);
-    case KVM_EXIT_SYSTEM_EVENT: return systemEvent(fields);
-    case KVM_EXIT_IOAPIC_EOI: return { reason: 'ioapic-eoi', ...exitIoapicEoi.decode(fields) };
-    case KVM_EXIT_HYPERV: return hyperv(run, fields);
-    case KVM_EXIT_DIRTY_RING_FULL: return { reason: 'dirty-ring-full' };
-    case KVM_EXIT_AP_RESET_HOLD: return { reason: 'ap-reset-hold' };
-    case KVM_EXIT_X86_BUS_LOCK: return { reason: 'bus-lock' };
-    case KVM_EXIT_XEN: return xen(run, fields);
+    case KVM_EXIT_INTERNAL_ERROR:
+      return internalError(fields);
+    case KVM_EXIT_SYSTEM_EVENT:
+      return systemEvent(fields);
+    case KVM_EXIT_IOAPIC_EOI:
+      return { reason: 'ioapic-eoi', ...exitIoapicEoi.decode(fields) };
+    case KVM_EXIT_HYPERV:
+      return hyperv(run, fields);
+    case KVM_EXIT_DIRTY_RING_FULL:
+      return { reason: 'dirty-ring-full' };
+    case KVM_EXIT_AP_RESET_HOLD:
+      return { reason: 'ap-reset-hold' };
+    case KVM_EXIT_X86_BUS_LOCK:
+      return { reason: 'bus-lock' };
+    case KVM_EXIT_XEN:
+      return xen(run, fields);
     case KVM_EXIT_NOTIFY: {
       const { flags } = exitNotify.decode(fields);
       return { reason: 'notify', flags, contextInvalid: (flags & KVM_NOTIFY_CONTEXT_INVALID) !== 0 };
     }
-    case KVM_EXIT_TDX: return tdx(run, fields);
-    case KVM_EXIT_SNP_REQ_CERTS: return snpReqCerts(run, fields);
-    default: return { reason: 'unknown', code };
+    case KVM_EXIT_TDX:
+      return tdx(run, fields);
+    case KVM_EXIT_SNP_REQ_CERTS:
+      return snpReqCerts(run, fields);
+    default:
+      return { reason: 'unknown', code };
   }
 }
 
@@ -102,6 +169,9 @@ function snpReqCerts(run: ArrayBuffer, fields: DataView): SnpReqCertsExit {
   const ret = new BigUint64Array(run, exitSnpReqCerts.fields.ret.offset, 1);
   ret[0] = EIO;
   return {
-    reason: 'snp-req-certs', gpa, npages: new BigUint64Array(run, exitSnpReqCerts.fields.npages.offset, 1), ret,
+    reason: 'snp-req-certs',
+    gpa,
+    npages: new BigUint64Array(run, exitSnpReqCerts.fields.npages.offset, 1),
+    ret,
   };
 }

@@ -5,18 +5,39 @@
  * The mapping is shared with the kernel and with other threads: each field is read once, checked, then used.
  */
 import {
-  exitHypercall, exitIo, exitMemoryFault, exitMmio, exitMsr, KVM_MEMORY_EXIT_FLAG_PRIVATE, KVM_MSR_EXIT_REASON_FILTER,
-  KVM_MSR_EXIT_REASON_INVAL, KVM_PIO_PAGE_OFFSET,
+  exitHypercall,
+  exitIo,
+  exitMemoryFault,
+  exitMmio,
+  exitMsr,
+  KVM_MEMORY_EXIT_FLAG_PRIVATE,
+  KVM_MSR_EXIT_REASON_FILTER,
+  KVM_MSR_EXIT_REASON_INVAL,
+  KVM_PIO_PAGE_OFFSET,
 } from '../../abi/index.ts';
 import { PAGE_SIZE } from '../../arguments.ts';
 import { KvmGuestError } from '../../errors.ts';
 import { decodeRareExit } from './decode-rare.ts';
 import {
-  KVM_EXIT_HLT, KVM_EXIT_HYPERCALL, KVM_EXIT_IO, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO,
-  KVM_EXIT_SHUTDOWN, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR,
+  KVM_EXIT_HLT,
+  KVM_EXIT_HYPERCALL,
+  KVM_EXIT_IO,
+  KVM_EXIT_IRQ_WINDOW_OPEN,
+  KVM_EXIT_MEMORY_FAULT,
+  KVM_EXIT_MMIO,
+  KVM_EXIT_SHUTDOWN,
+  KVM_EXIT_X86_RDMSR,
+  KVM_EXIT_X86_WRMSR,
 } from './reasons.ts';
 import type {
-  HypercallExit, IoExit, MemoryFaultExit, MmioExit, MsrExitCause, RdmsrExit, VcpuExit, WrmsrExit,
+  HypercallExit,
+  IoExit,
+  MemoryFaultExit,
+  MmioExit,
+  MsrExitCause,
+  RdmsrExit,
+  VcpuExit,
+  WrmsrExit,
 } from './types.ts';
 
 /** -KVM_ENOSYS: what a guest gets for a hypercall that nobody answers. */
@@ -72,17 +93,28 @@ export class ExitDecoder {
    */
   decode(code: number): VcpuExit {
     switch (code) {
-      case KVM_EXIT_IO: return this.#decodeIo();
-      case KVM_EXIT_MMIO: return this.#decodeMmio();
-      case KVM_EXIT_HLT: return { reason: 'hlt' };
-      case KVM_EXIT_HYPERCALL: return this.#decodeHypercall();
-      case KVM_EXIT_IRQ_WINDOW_OPEN: return { reason: 'irq-window-open' };
-      case KVM_EXIT_SHUTDOWN: return { reason: 'shutdown' };
-      case KVM_EXIT_X86_RDMSR: return this.#decodeMsr('rdmsr');
-      case KVM_EXIT_X86_WRMSR: return this.#decodeMsr('wrmsr');
-      case KVM_EXIT_MEMORY_FAULT | EFAULT << 16: return this.#decodeMemoryFault('EFAULT');
-      case KVM_EXIT_MEMORY_FAULT | EHWPOISON << 16: return this.#decodeMemoryFault('EHWPOISON');
-      default: return decodeRareExit(code, this.#run, this.#fields);
+      case KVM_EXIT_IO:
+        return this.#decodeIo();
+      case KVM_EXIT_MMIO:
+        return this.#decodeMmio();
+      case KVM_EXIT_HLT:
+        return { reason: 'hlt' };
+      case KVM_EXIT_HYPERCALL:
+        return this.#decodeHypercall();
+      case KVM_EXIT_IRQ_WINDOW_OPEN:
+        return { reason: 'irq-window-open' };
+      case KVM_EXIT_SHUTDOWN:
+        return { reason: 'shutdown' };
+      case KVM_EXIT_X86_RDMSR:
+        return this.#decodeMsr('rdmsr');
+      case KVM_EXIT_X86_WRMSR:
+        return this.#decodeMsr('wrmsr');
+      case KVM_EXIT_MEMORY_FAULT | (EFAULT << 16):
+        return this.#decodeMemoryFault('EFAULT');
+      case KVM_EXIT_MEMORY_FAULT | (EHWPOISON << 16):
+        return this.#decodeMemoryFault('EHWPOISON');
+      default:
+        return decodeRareExit(code, this.#run, this.#fields);
     }
   }
 
@@ -94,8 +126,10 @@ export class ExitDecoder {
     const count = fields.getUint32(IO_COUNT, true);
     const offset = fields.getUint32(IO_DATA_OFFSET, true) + fields.getUint32(IO_DATA_OFFSET + 4, true) * 0x1_0000_0000;
     const length = size * count;
-    const data = offset === USUAL_IO_OFFSET && length < this.#io.length
-      ? this.#io[length]! : this.#ioView(offset, length, port, size, count);
+    const data =
+      offset === USUAL_IO_OFFSET && length < this.#io.length
+        ? this.#io[length]!
+        : this.#ioView(offset, length, port, size, count);
     return { reason: 'io', direction, port, size, count, data };
   }
 
@@ -103,7 +137,9 @@ export class ExitDecoder {
     if (offset + length > this.#run.byteLength) {
       throw new KvmGuestError(
         `The port data of an exit (offset ${offset}, ${length} bytes) lies outside the kvm_run mapping of ` +
-        `${this.#run.byteLength} bytes`, { exit: { reason: 'io', port, size, count } });
+          `${this.#run.byteLength} bytes`,
+        { exit: { reason: 'io', port, size, count } },
+      );
     }
     return new Uint8Array(this.#run, offset, length);
   }
@@ -116,7 +152,8 @@ export class ExitDecoder {
     if (data === undefined) {
       throw new KvmGuestError(
         `An MMIO exit at gpa 0x${gpa.toString(16)} says ${length} bytes, and the limit is ${MAX_MMIO_LENGTH}`,
-        { exit: { reason: 'mmio', gpa, length } });
+        { exit: { reason: 'mmio', gpa, length } },
+      );
     }
     return { reason: 'mmio', direction: fields.getUint8(MMIO_IS_WRITE) === 0 ? 'read' : 'write', gpa, data };
   }
@@ -127,7 +164,7 @@ export class ExitDecoder {
     const arg = (index: number): bigint => fields.getBigUint64(HYPERCALL_ARGS + index * 8, true);
     const args = [arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)];
     const flags = fields.getBigUint64(HYPERCALL_FLAGS, true);
-    const ret = this.#hypercallRet ??= new BigInt64Array(this.#run, exitHypercall.fields.ret.offset, 1);
+    const ret = (this.#hypercallRet ??= new BigInt64Array(this.#run, exitHypercall.fields.ret.offset, 1));
     // KVM 6.12 leaves the bytes of an earlier exit here, and the guest would get them as the result.
     ret[0] = HYPERCALL_UNANSWERED;
     return { reason: 'hypercall', nr: Number(nr), args, flags, longMode: (flags & 1n) !== 0n, ret };
@@ -137,10 +174,17 @@ export class ExitDecoder {
   #decodeMsr(reason: 'wrmsr'): WrmsrExit;
   #decodeMsr(reason: 'rdmsr' | 'wrmsr'): RdmsrExit | WrmsrExit {
     const { index, reason: causeBits } = exitMsr.decode(this.#fields);
-    const cause: MsrExitCause = causeBits === KVM_MSR_EXIT_REASON_FILTER ? 'filter'
-      : causeBits === KVM_MSR_EXIT_REASON_INVAL ? 'invalid' : 'unknown';
+    const cause: MsrExitCause =
+      causeBits === KVM_MSR_EXIT_REASON_FILTER
+        ? 'filter'
+        : causeBits === KVM_MSR_EXIT_REASON_INVAL
+          ? 'invalid'
+          : 'unknown';
     return {
-      reason, index, cause, causeBits,
+      reason,
+      index,
+      cause,
+      causeBits,
       error: new Uint8Array(this.#run, exitMsr.fields.error.offset, 1),
       data: new BigUint64Array(this.#run, exitMsr.fields.data.offset, 1),
     };

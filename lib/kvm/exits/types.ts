@@ -282,10 +282,34 @@ export interface UnknownExit {
 
 /** How a run ended. A union on `reason`; `data` and other live views are valid until the next run. */
 export type VcpuExit =
-  | IoExit | MmioExit | MemoryFaultExit | HypercallExit | RdmsrExit | WrmsrExit | HltExit | ShutdownExit | FailEntryExit
-  | InternalErrorExit | DebugExit | SystemEventExit | IoapicEoiExit | IrqWindowOpenExit | DirtyRingFullExit
-  | BusLockExit | NotifyExit | TdxExit | SnpReqCertsExit | SetTprExit | TprAccessExit | ApResetHoldExit | HypervExit
-  | XenExit | ExceptionExit | UnknownHardwareExit | InterruptedExit | UnknownExit;
+  | IoExit
+  | MmioExit
+  | MemoryFaultExit
+  | HypercallExit
+  | RdmsrExit
+  | WrmsrExit
+  | HltExit
+  | ShutdownExit
+  | FailEntryExit
+  | InternalErrorExit
+  | DebugExit
+  | SystemEventExit
+  | IoapicEoiExit
+  | IrqWindowOpenExit
+  | DirtyRingFullExit
+  | BusLockExit
+  | NotifyExit
+  | TdxExit
+  | SnpReqCertsExit
+  | SetTprExit
+  | TprAccessExit
+  | ApResetHoldExit
+  | HypervExit
+  | XenExit
+  | ExceptionExit
+  | UnknownHardwareExit
+  | InterruptedExit
+  | UnknownExit;
 
 /** Every `reason` of a {@link VcpuExit}. */
 export type VcpuExitReason = VcpuExit['reason'];

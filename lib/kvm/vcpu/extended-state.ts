@@ -1,9 +1,25 @@
 /** Floating point and vector registers, XCRs, debug registers and guest debugging. */
 import { boolean, bytes as checkBytes, options as checkOptions, rangeError, typeError, u64 } from '../../arguments.ts';
 import {
-  KVM_GET_DEBUGREGS, KVM_GET_FPU, KVM_GET_XCRS, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_BP,
-  KVM_GUESTDBG_INJECT_DB, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, KVM_MAX_XCRS,
-  KVM_SET_DEBUGREGS, KVM_SET_FPU, KVM_SET_GUEST_DEBUG, KVM_SET_XCRS, kvmDebugregs, kvmFpu, kvmGuestDebug, kvmXcrs,
+  KVM_GET_DEBUGREGS,
+  KVM_GET_FPU,
+  KVM_GET_XCRS,
+  KVM_GUESTDBG_BLOCKIRQ,
+  KVM_GUESTDBG_ENABLE,
+  KVM_GUESTDBG_INJECT_BP,
+  KVM_GUESTDBG_INJECT_DB,
+  KVM_GUESTDBG_SINGLESTEP,
+  KVM_GUESTDBG_USE_HW_BP,
+  KVM_GUESTDBG_USE_SW_BP,
+  KVM_MAX_XCRS,
+  KVM_SET_DEBUGREGS,
+  KVM_SET_FPU,
+  KVM_SET_GUEST_DEBUG,
+  KVM_SET_XCRS,
+  kvmDebugregs,
+  kvmFpu,
+  kvmGuestDebug,
+  kvmXcrs,
 } from '../../abi/index.ts';
 import type { Debugregs, Fpu, Input, Xcr } from '../../abi/index.ts';
 import { VcpuRegisters } from './registers.ts';
@@ -139,9 +155,12 @@ export abstract class VcpuExtendedState extends VcpuRegisters {
     debugreg[7] = options.dr7 === undefined ? dr7 : u64('dr7', options.dr7);
     const bytes = kvmGuestDebug.encode({ control, debugreg });
     this.beforeWrite();
-    this.ioctl(KVM_SET_GUEST_DEBUG, bytes,
+    this.ioctl(
+      KVM_SET_GUEST_DEBUG,
+      bytes,
       'EBUSY says that an exception is pending already; EINVAL that the guest is encrypted, or that this kernel ' +
-      'lacks one of the options');
+        'lacks one of the options',
+    );
     this.syncRegs.invalidate();
   }
 }

@@ -1,10 +1,29 @@
 /** The local APIC, events, and interrupts into this vCPU. */
 import { bytes as checkBytes, boolean, oneOf, u32, u64, u8, uint } from '../../arguments.ts';
 import {
-  KVM_APIC_REG_SIZE, KVM_GET_LAPIC, KVM_GET_MP_STATE, KVM_GET_VCPU_EVENTS, KVM_INTERRUPT, KVM_MP_STATE_AP_RESET_HOLD,
-  KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED,
-  KVM_MP_STATE_UNINITIALIZED, KVM_NMI, KVM_SET_LAPIC, KVM_SET_MP_STATE, KVM_SET_VAPIC_ADDR, KVM_SET_VCPU_EVENTS,
-  KVM_SMI, KVM_TPR_ACCESS_REPORTING, kvmInterrupt, kvmMpState, kvmTprAccessCtl, kvmVapicAddr, kvmVcpuEvents,
+  KVM_APIC_REG_SIZE,
+  KVM_GET_LAPIC,
+  KVM_GET_MP_STATE,
+  KVM_GET_VCPU_EVENTS,
+  KVM_INTERRUPT,
+  KVM_MP_STATE_AP_RESET_HOLD,
+  KVM_MP_STATE_HALTED,
+  KVM_MP_STATE_INIT_RECEIVED,
+  KVM_MP_STATE_RUNNABLE,
+  KVM_MP_STATE_SIPI_RECEIVED,
+  KVM_MP_STATE_UNINITIALIZED,
+  KVM_NMI,
+  KVM_SET_LAPIC,
+  KVM_SET_MP_STATE,
+  KVM_SET_VAPIC_ADDR,
+  KVM_SET_VCPU_EVENTS,
+  KVM_SMI,
+  KVM_TPR_ACCESS_REPORTING,
+  kvmInterrupt,
+  kvmMpState,
+  kvmTprAccessCtl,
+  kvmVapicAddr,
+  kvmVcpuEvents,
 } from '../../abi/index.ts';
 import type { Input, VcpuEvents } from '../../abi/index.ts';
 import { KvmSystemError } from '../../errors.ts';
@@ -12,10 +31,10 @@ import { VcpuMsrs } from './msrs.ts';
 import type { StateOptions } from './state.ts';
 
 const MP_STATES = {
-  'runnable': KVM_MP_STATE_RUNNABLE,
-  'uninitialized': KVM_MP_STATE_UNINITIALIZED,
+  runnable: KVM_MP_STATE_RUNNABLE,
+  uninitialized: KVM_MP_STATE_UNINITIALIZED,
   'init-received': KVM_MP_STATE_INIT_RECEIVED,
-  'halted': KVM_MP_STATE_HALTED,
+  halted: KVM_MP_STATE_HALTED,
   'sipi-received': KVM_MP_STATE_SIPI_RECEIVED,
   'ap-reset-hold': KVM_MP_STATE_AP_RESET_HOLD,
 } as const;
@@ -24,7 +43,8 @@ const MP_STATES = {
 export type MpStateName = keyof typeof MP_STATES;
 const MP_STATE_NAMES = Object.keys(MP_STATES) as MpStateName[];
 
-const NO_LAPIC = 'the local APIC of this vCPU is not in the kernel: call vm.createIrqchip() or ' +
+const NO_LAPIC =
+  'the local APIC of this vCPU is not in the kernel: call vm.createIrqchip() or ' +
   'vm.enableSplitIrqchip() before creating vCPUs';
 
 export abstract class VcpuInterrupts extends VcpuMsrs {
@@ -54,8 +74,11 @@ export abstract class VcpuInterrupts extends VcpuMsrs {
     const { mpState } = kvmMpState.decode(bytes);
     const name = MP_STATE_NAMES.find((candidate) => MP_STATES[candidate] === mpState);
     if (name !== undefined) return name;
-    throw new KvmSystemError(`KVM_GET_MP_STATE gave ${mpState}, which this version does not know`,
-      { code: 'EPROTO', errno: -71, syscall: 'KVM_GET_MP_STATE' });
+    throw new KvmSystemError(`KVM_GET_MP_STATE gave ${mpState}, which this version does not know`, {
+      code: 'EPROTO',
+      errno: -71,
+      syscall: 'KVM_GET_MP_STATE',
+    });
   }
 
   /** All but `'runnable'` need an APIC in the kernel. *KVM_SET_MP_STATE* */
@@ -78,8 +101,12 @@ export abstract class VcpuInterrupts extends VcpuMsrs {
   setVcpuEvents(events: Input<typeof kvmVcpuEvents>): void {
     const bytes = kvmVcpuEvents.encode(events);
     this.beforeWrite();
-    this.ioctl(KVM_SET_VCPU_EVENTS, bytes, 'a flag needs a capability that is not enabled on the VM ' +
-      '(KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT), or an exception vector is not one');
+    this.ioctl(
+      KVM_SET_VCPU_EVENTS,
+      bytes,
+      'a flag needs a capability that is not enabled on the VM ' +
+        '(KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT), or an exception vector is not one',
+    );
     this.syncRegs.invalidate();
   }
 
@@ -92,8 +119,11 @@ export abstract class VcpuInterrupts extends VcpuMsrs {
   interrupt(vector: number): void {
     const bytes = kvmInterrupt.encode({ irq: u8('vector', vector) });
     this.beforeWrite();
-    this.ioctl(KVM_INTERRUPT, bytes,
-      'EEXIST: an interrupt is queued already; ENXIO: the irqchip is in the kernel, use vm.irqLine or vm.signalMsi');
+    this.ioctl(
+      KVM_INTERRUPT,
+      bytes,
+      'EEXIST: an interrupt is queued already; ENXIO: the irqchip is in the kernel, use vm.irqLine or vm.signalMsi',
+    );
     this.syncRegs.invalidate();
   }
 

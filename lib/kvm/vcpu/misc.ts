@@ -1,10 +1,25 @@
 /** Address translation, clocks, machine checks, capabilities, attributes and statistics of a vCPU. */
 import {
-  bytes as checkBytes, options as checkOptions, rangeError, typeError, u32, u64, uint,
+  bytes as checkBytes,
+  options as checkOptions,
+  rangeError,
+  typeError,
+  u32,
+  u64,
+  uint,
 } from '../../arguments.ts';
 import {
-  KVM_ENABLE_CAP, KVM_GET_TSC_KHZ, KVM_KVMCLOCK_CTRL, KVM_SET_SIGNAL_MASK, KVM_SET_TSC_KHZ, KVM_TRANSLATE,
-  KVM_X86_SET_MCE, KVM_X86_SETUP_MCE, kvmEnableCap, kvmTranslation, kvmX86Mce,
+  KVM_ENABLE_CAP,
+  KVM_GET_TSC_KHZ,
+  KVM_KVMCLOCK_CTRL,
+  KVM_SET_SIGNAL_MASK,
+  KVM_SET_TSC_KHZ,
+  KVM_TRANSLATE,
+  KVM_X86_SET_MCE,
+  KVM_X86_SETUP_MCE,
+  kvmEnableCap,
+  kvmTranslation,
+  kvmX86Mce,
 } from '../../abi/index.ts';
 import type { CapName, Input } from '../../abi/index.ts';
 import type { NativePointer } from '../../native.ts';
@@ -44,7 +59,11 @@ export abstract class VcpuMisc extends VcpuNested {
    */
   translate(gva: bigint, options?: StateOptions): TranslatedAddress | undefined {
     const bytes = kvmTranslation.encode({
-      linearAddress: u64('gva', gva), physicalAddress: 0n, valid: false, writeable: false, usermode: false,
+      linearAddress: u64('gva', gva),
+      physicalAddress: 0n,
+      valid: false,
+      writeable: false,
+      usermode: false,
     });
     this.beforeRead(options);
     this.ioctl(KVM_TRANSLATE, bytes);
@@ -62,8 +81,11 @@ export abstract class VcpuMisc extends VcpuNested {
   setTscKhz(khz: number): void {
     u32('khz', khz);
     this.beforeWrite();
-    this.ioctl(KVM_SET_TSC_KHZ, khz,
-      'the host cannot scale the TSC (KVM_CAP_TSC_CONTROL is 0) or not to this frequency');
+    this.ioctl(
+      KVM_SET_TSC_KHZ,
+      khz,
+      'the host cannot scale the TSC (KVM_CAP_TSC_CONTROL is 0) or not to this frequency',
+    );
   }
 
   /** What is added to the host's TSC. Needs KVM_CAP_VCPU_ATTRIBUTES. *KVM_VCPU_TSC_OFFSET* */
@@ -126,7 +148,9 @@ export abstract class VcpuMisc extends VcpuNested {
     const number = capNumber(cap);
     if (!Array.isArray(args)) throw typeError('an array of bigints', 'args', args);
     if (args.length > 4) throw rangeError('at most 4 arguments', 'args', args.length);
-    const all = [0, 1, 2, 3].map((index) => index < args.length ? u64(`args[${index}]`, (args as readonly bigint[])[index]) : 0n);
+    const all = [0, 1, 2, 3].map((index) =>
+      index < args.length ? u64(`args[${index}]`, (args as readonly bigint[])[index]) : 0n,
+    );
     const bytes = kvmEnableCap.encode({ cap: number, flags: u32('flags', flags), args: all });
     this.beforeWrite();
     this.ioctl(KVM_ENABLE_CAP, bytes, 'this is not a capability of vCPUs, or the arguments are not its own');
@@ -152,13 +176,20 @@ export abstract class VcpuMisc extends VcpuNested {
   /** The statistics of this vCPU, by name. Needs KVM_CAP_BINARY_STATS_FD. *KVM_GET_STATS_FD* */
   getStatsFd(): Stats {
     this.expectOpen();
-    return new Stats(this.check(() => this.native.getStatsFd()), this);
+    return new Stats(
+      this.check(() => this.native.getStatsFd()),
+      this,
+    );
   }
 
   /** A command of TDX on this vCPU, raw. *KVM_MEMORY_ENCRYPT_OP* */
   memoryEncryptOp(op: VcpuMemoryEncryptOp): void {
-    const { command: given, dataAt = 8, data, pointers = [] } =
-      checkOptions('op', op, ['command', 'dataAt', 'data', 'pointers']);
+    const {
+      command: given,
+      dataAt = 8,
+      data,
+      pointers = [],
+    } = checkOptions('op', op, ['command', 'dataAt', 'data', 'pointers']);
     const command = checkBytes('command', given);
     if (!Array.isArray(pointers)) throw typeError('an array of pointers', 'pointers', pointers);
     if (data !== undefined) checkBytes('data', data);

@@ -1,7 +1,13 @@
 /** Model-specific registers and CPUID. */
 import { typeError, u32 } from '../../arguments.ts';
 import {
-  KVM_GET_CPUID2, KVM_GET_MSRS, KVM_GET_SUPPORTED_HV_CPUID, KVM_SET_CPUID2, KVM_SET_MSRS, kvmCpuid2, kvmMsrs,
+  KVM_GET_CPUID2,
+  KVM_GET_MSRS,
+  KVM_GET_SUPPORTED_HV_CPUID,
+  KVM_SET_CPUID2,
+  KVM_SET_MSRS,
+  kvmCpuid2,
+  kvmMsrs,
 } from '../../abi/index.ts';
 import type { CpuidEntry, Input, MsrEntry } from '../../abi/index.ts';
 import { KvmSystemError } from '../../errors.ts';
@@ -22,8 +28,10 @@ export abstract class VcpuMsrs extends VcpuExtendedState {
    */
   getMsrs(indices: readonly number[], options?: StateOptions): MsrEntry[] {
     if (!Array.isArray(indices)) throw typeError('an array of MSR indices', 'indices', indices);
-    const wanted = (indices as readonly number[])
-      .map((index, at) => ({ index: u32(`indices[${at}]`, index), data: 0n }));
+    const wanted = (indices as readonly number[]).map((index, at) => ({
+      index: u32(`indices[${at}]`, index),
+      data: 0n,
+    }));
     this.beforeRead(options);
     const found: MsrEntry[] = [];
     for (let from = 0; from < wanted.length; from += MAX_MSRS) {
@@ -77,8 +85,11 @@ export abstract class VcpuMsrs extends VcpuExtendedState {
   setCpuid2(entries: readonly Input<typeof kvmCpuid2.entry>[]): void {
     const bytes = kvmCpuid2.encode(entries);
     this.beforeWrite();
-    this.ioctl(KVM_SET_CPUID2, bytes,
-      'E2BIG says more than 256 entries; EINVAL that the vCPU has run already and this table is another one');
+    this.ioctl(
+      KVM_SET_CPUID2,
+      bytes,
+      'E2BIG says more than 256 entries; EINVAL that the vCPU has run already and this table is another one',
+    );
   }
 
   /** The Hyper-V leaves that KVM could offer to this vCPU. Needs KVM_CAP_HYPERV_CPUID. *KVM_GET_SUPPORTED_HV_CPUID* */
@@ -105,6 +116,7 @@ export abstract class VcpuMsrs extends VcpuExtendedState {
 function refusedMsr(syscall: string, done: string, index: number, position: number): KvmSystemError {
   return new KvmSystemError(
     `${syscall} failed: MSR 0x${index.toString(16)} (position ${position}) could not be ${done}. ` +
-    'Likely cause: KVM does not know it, its value has reserved bits, or the CPUID of this vCPU lacks its feature',
-    { code: 'EINVAL', errno: EINVAL, syscall });
+      'Likely cause: KVM does not know it, its value has reserved bits, or the CPUID of this vCPU lacks its feature',
+    { code: 'EINVAL', errno: EINVAL, syscall },
+  );
 }

@@ -1,7 +1,12 @@
 /** State of a guest that is a hypervisor itself, and registers by identifier. */
 import { bytes as checkBytes, rangeError, typeError, u64 } from '../../arguments.ts';
 import {
-  KVM_GET_NESTED_STATE, KVM_GET_REG_LIST, KVM_REG_SIZE_MASK, KVM_REG_SIZE_SHIFT, KVM_SET_NESTED_STATE, kvmNestedState,
+  KVM_GET_NESTED_STATE,
+  KVM_GET_REG_LIST,
+  KVM_REG_SIZE_MASK,
+  KVM_REG_SIZE_SHIFT,
+  KVM_SET_NESTED_STATE,
+  kvmNestedState,
 } from '../../abi/index.ts';
 import { KvmSystemError, KvmUnsupportedError } from '../../errors.ts';
 import { VcpuInterrupts } from './interrupts.ts';
@@ -58,7 +63,7 @@ export abstract class VcpuNested extends VcpuInterrupts {
     this.beforeRead(options);
     this.#oneReg('KVM_GET_ONE_REG', () => this.native.getOneReg(id, bytes));
     let value = 0n;
-    for (let index = bytes.length - 1; index >= 0; index--) value = value << 8n | BigInt(bytes[index]!);
+    for (let index = bytes.length - 1; index >= 0; index--) value = (value << 8n) | BigInt(bytes[index]!);
     return value;
   }
 
@@ -69,7 +74,7 @@ export abstract class VcpuNested extends VcpuInterrupts {
     if (BigInt.asUintN(bytes.length * 8, value) !== value) {
       throw rangeError(`an unsigned integer of ${bytes.length} bytes`, 'value', value);
     }
-    for (let index = 0; index < bytes.length; index++) bytes[index] = Number(value >> BigInt(8 * index) & 0xffn);
+    for (let index = 0; index < bytes.length; index++) bytes[index] = Number((value >> BigInt(8 * index)) & 0xffn);
     this.beforeWrite();
     this.#oneReg('KVM_SET_ONE_REG', () => this.native.setOneReg(id, bytes));
     this.syncRegs.invalidate();
@@ -101,8 +106,10 @@ export abstract class VcpuNested extends VcpuInterrupts {
       const unknown = error instanceof KvmSystemError && error.code === 'EINVAL';
       if (!unknown || this.vm.checkExtension('KVM_CAP_ONE_REG') > 0) throw error;
       throw new KvmUnsupportedError(
-        `${syscall} is not offered by this kernel: on x86 it came with Linux 6.18`, 'KVM_CAP_ONE_REG',
-        { cause: error });
+        `${syscall} is not offered by this kernel: on x86 it came with Linux 6.18`,
+        'KVM_CAP_ONE_REG',
+        { cause: error },
+      );
     }
   }
 }

@@ -26,7 +26,8 @@ export interface PreFaultProgress {
 const HINTS: Readonly<Record<string, string>> = {
   ENOENT: 'the range begins where no memslot is',
   EFAULT: 'the range is private and its memslot has no guest_memfd, or what is behind it cannot be mapped',
-  EOPNOTSUPP: 'this VM cannot map memory ahead: it has no two-dimensional paging (KVM_CAP_PRE_FAULT_MEMORY is 0), a ' +
+  EOPNOTSUPP:
+    'this VM cannot map memory ahead: it has no two-dimensional paging (KVM_CAP_PRE_FAULT_MEMORY is 0), a ' +
     'nested guest is running, or the launch of the encrypted guest is not finished',
   ENOTTY: 'this kernel is older than 6.11, which brought KVM_PRE_FAULT_MEMORY',
   EINVAL: 'this kernel is older than 6.11 or has no two-dimensional paging (KVM_CAP_PRE_FAULT_MEMORY is 0)',

@@ -1,7 +1,14 @@
 /** General, segment and control registers. */
 import { options as checkOptions } from '../../arguments.ts';
 import {
-  KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_SREGS2, KVM_SET_REGS, KVM_SET_SREGS, KVM_SET_SREGS2, kvmRegs, kvmSregs,
+  KVM_GET_REGS,
+  KVM_GET_SREGS,
+  KVM_GET_SREGS2,
+  KVM_SET_REGS,
+  KVM_SET_SREGS,
+  KVM_SET_SREGS2,
+  kvmRegs,
+  kvmSregs,
   kvmSregs2,
 } from '../../abi/index.ts';
 import type { Input, Regs, Sregs, Sregs2 } from '../../abi/index.ts';

@@ -196,7 +196,13 @@ export abstract class VcpuRun extends VcpuMisc {
         return;
       }
       const waiter: Waiter = {
-        resolve, reject, signal, onAbort: undefined, timer: undefined, aborted: false, timedOut: false,
+        resolve,
+        reject,
+        signal,
+        onAbort: undefined,
+        timer: undefined,
+        aborted: false,
+        timedOut: false,
       };
       this.#waiter = waiter;
       if (timeoutMs >= 0) this.#armTimer(waiter, timeoutMs);

@@ -145,8 +145,7 @@ export abstract class VcpuState extends Handle<NativeVcpu> {
   }
 
   protected runningError(): KvmStateError {
-    return new KvmStateError(
-      `vCPU ${this.id} is running: kick() it first and wait for its exit`, 'ERR_KVM_RUNNING');
+    return new KvmStateError(`vCPU ${this.id} is running: kick() it first and wait for its exit`, 'ERR_KVM_RUNNING');
   }
 
   /** Makes the state consistent, so that it can be read; see {@link StateOptions}. */
@@ -168,7 +167,8 @@ export abstract class VcpuState extends Handle<NativeVcpu> {
     if (this.completePendingIo() === 'another-exit') {
       throw new KvmStateError(
         `vCPU ${this.id} is in the middle of an instruction: finishing its last exit led to another one. Take that ` +
-        'with a run and answer it before changing state');
+          'with a run and answer it before changing state',
+      );
     }
     this.syncRegs.flush();
   }

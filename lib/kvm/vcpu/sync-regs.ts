@@ -4,7 +4,14 @@
  */
 import { oneOf, u64 } from '../../arguments.ts';
 import {
-  KVM_GET_REGS, KVM_GET_SREGS, KVM_GET_VCPU_EVENTS, KVM_SET_REGS, KVM_SET_SREGS, KVM_SET_VCPU_EVENTS, kvmRegs, kvmSregs,
+  KVM_GET_REGS,
+  KVM_GET_SREGS,
+  KVM_GET_VCPU_EVENTS,
+  KVM_SET_REGS,
+  KVM_SET_SREGS,
+  KVM_SET_VCPU_EVENTS,
+  kvmRegs,
+  kvmSregs,
   kvmVcpuEvents,
 } from '../../abi/index.ts';
 import type { Decoded, Input } from '../../abi/index.ts';
@@ -96,7 +103,9 @@ export class SyncRegs {
       const names = NAMES.filter((name) => (AREAS[name].bit & missing) !== 0).join(', ');
       throw new KvmUnsupportedError(
         `This VM does not offer sync registers for ${names}: KVM_CAP_SYNC_REGS is ${this.#host.supported()}. ` +
-        'Guests with protected register state have none, and nor have kernels before 4.17.', 'KVM_CAP_SYNC_REGS');
+          'Guests with protected register state have none, and nor have kernels before 4.17.',
+        'KVM_CAP_SYNC_REGS',
+      );
     }
     this.#host.expectIdle();
     this.#setEnabled(mask);
@@ -220,7 +229,8 @@ export class SyncRegs {
     this.#host.expectIdle();
     if ((this.#enabled & area.bit) === 0) {
       throw new KvmStateError(
-        `Sync registers of class '${area.name}' are not enabled: call syncRegs.enable('${area.name}')`);
+        `Sync registers of class '${area.name}' are not enabled: call syncRegs.enable('${area.name}')`,
+      );
     }
   }
 }

@@ -66,9 +66,7 @@ export abstract class VmBase extends Handle<NativeVm> {
   }
 
   /** One ioctl on the VM's descriptor. `state` says what was tried, `hint` the likely cause of a failure. */
-  protected ioctl(
-    request: number, argument?: number | bigint | Uint8Array, options: WrapOptions = {},
-  ): number {
+  protected ioctl(request: number, argument?: number | bigint | Uint8Array, options: WrapOptions = {}): number {
     return this.check(() => this.native.ioctl(request, argument), options);
   }
 }

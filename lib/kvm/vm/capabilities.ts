@@ -20,7 +20,9 @@ export abstract class VmCapabilities extends VmBase {
     const cap = capNumber(capability);
     if (!Array.isArray(args)) throw typeError('an array of bigints', 'args', args);
     if (args.length > 4) throw rangeError('at most 4 arguments', 'args', args.length);
-    const four = [0, 1, 2, 3].map((index) => index < args.length ? u64(`args[${index}]`, (args as readonly bigint[])[index]) : 0n);
+    const four = [0, 1, 2, 3].map((index) =>
+      index < args.length ? u64(`args[${index}]`, (args as readonly bigint[])[index]) : 0n,
+    );
     this.ioctl(KVM_ENABLE_CAP, kvmEnableCap.encode({ cap, flags: u32('flags', flags), args: four }), {
       state: `${capability}, arguments ${four.join(', ')}`,
       hint: this.#hint(cap),

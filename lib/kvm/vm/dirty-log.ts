@@ -48,8 +48,12 @@ export abstract class VmDirtyLog extends VmPrivateMemory {
    * *KVM_CLEAR_DIRTY_LOG*
    */
   clearDirtyLog(range: ClearDirtyLog): void {
-    const { slot, firstPage, numPages, bitmap } =
-      checkOptions('range', range, ['slot', 'firstPage', 'numPages', 'bitmap']) as ClearDirtyLog;
+    const { slot, firstPage, numPages, bitmap } = checkOptions('range', range, [
+      'slot',
+      'firstPage',
+      'numPages',
+      'bitmap',
+    ]) as ClearDirtyLog;
     const pages = this.#pagesOf(slot);
     u64('firstPage', firstPage);
     if (firstPage % PAGES_PER_WORD !== 0n) throw rangeError('a multiple of 64', 'firstPage', firstPage);

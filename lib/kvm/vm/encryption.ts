@@ -1,6 +1,12 @@
 /** The commands of SEV and TDX, raw, and the memory that an encrypted guest does DMA to. */
 import {
-  bytes as checkBytes, options as checkOptions, pageAlignedOffset, pageAlignedSize, rangeError, typeError, uint,
+  bytes as checkBytes,
+  options as checkOptions,
+  pageAlignedOffset,
+  pageAlignedSize,
+  rangeError,
+  typeError,
+  uint,
 } from '../../arguments.ts';
 import type { NativePointer } from '../../native.ts';
 import { expectHandle, nativeOf } from '../handle.ts';
@@ -28,8 +34,8 @@ export interface EncryptedRegion {
   readonly size?: number;
 }
 
-const UNSUPPORTED = 'the type of this VM has no memory encryption, or the host has it turned off (kvm_amd.sev, ' +
-  'kvm_intel.tdx)';
+const UNSUPPORTED =
+  'the type of this VM has no memory encryption, or the host has it turned off (kvm_amd.sev, ' + 'kvm_intel.tdx)';
 
 export abstract class VmEncryption extends VmMisc {
   /**
@@ -40,14 +46,19 @@ export abstract class VmEncryption extends VmMisc {
    * EFAULT (a buffer is shorter than the command asks for), and what the command adds. *KVM_MEMORY_ENCRYPT_OP*
    */
   memoryEncryptOp(op: VmMemoryEncryptOp): void {
-    const { command, dataAt = 8, data, pointers = [] } =
-      checkOptions('op', op, ['command', 'dataAt', 'data', 'pointers']);
+    const {
+      command,
+      dataAt = 8,
+      data,
+      pointers = [],
+    } = checkOptions('op', op, ['command', 'dataAt', 'data', 'pointers']);
     if (command !== undefined) checkBytes('command', command);
     if (data !== undefined) checkBytes('data', data);
     uint('dataAt', dataAt);
     if (!Array.isArray(pointers)) throw typeError('an array of pointers', 'pointers', pointers);
     this.check(() => this.native.memoryEncryptOp(command ?? null, dataAt, data ?? null, pointers), {
-      hint: `${UNSUPPORTED}; or, where it has, the command is out of order or the firmware refused it (its status is ` +
+      hint:
+        `${UNSUPPORTED}; or, where it has, the command is out of order or the firmware refused it (its status is ` +
         'in the command struct)',
     });
   }
@@ -80,7 +91,8 @@ export abstract class VmEncryption extends VmMisc {
     if (rest <= 0n) throw rangeError(`an offset inside the mapping of ${mapping.length} bytes`, 'offset', given.offset);
     if (size > rest) throw rangeError(`at most the ${rest} bytes that are left of the mapping`, 'size', given.size);
     this.check(() => this.native.memoryEncryptRegion(register, mapping, offset, size), {
-      state: `offset ${offset}, size ${size}`, hint,
+      state: `offset ${offset}, size ${size}`,
+      hint,
     });
   }
 }

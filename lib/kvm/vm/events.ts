@@ -1,11 +1,27 @@
 /** Eventfds tied to interrupts and to guest accesses, and zones whose writes are gathered. */
 import {
-  boolean, gpa as checkGpa, options as checkOptions, rangeError, typeError, u32, u64, uint,
+  boolean,
+  gpa as checkGpa,
+  options as checkOptions,
+  rangeError,
+  typeError,
+  u32,
+  u64,
+  uint,
 } from '../../arguments.ts';
 import {
-  KVM_IOEVENTFD, KVM_IOEVENTFD_FLAG_DATAMATCH, KVM_IOEVENTFD_FLAG_DEASSIGN, KVM_IOEVENTFD_FLAG_PIO, KVM_IRQFD,
-  KVM_IRQFD_FLAG_DEASSIGN, KVM_IRQFD_FLAG_RESAMPLE, KVM_REGISTER_COALESCED_MMIO, KVM_UNREGISTER_COALESCED_MMIO,
-  kvmCoalescedMmioZone, kvmIoeventfd, kvmIrqfd,
+  KVM_IOEVENTFD,
+  KVM_IOEVENTFD_FLAG_DATAMATCH,
+  KVM_IOEVENTFD_FLAG_DEASSIGN,
+  KVM_IOEVENTFD_FLAG_PIO,
+  KVM_IRQFD,
+  KVM_IRQFD_FLAG_DEASSIGN,
+  KVM_IRQFD_FLAG_RESAMPLE,
+  KVM_REGISTER_COALESCED_MMIO,
+  KVM_UNREGISTER_COALESCED_MMIO,
+  kvmCoalescedMmioZone,
+  kvmIoeventfd,
+  kvmIrqfd,
 } from '../../abi/index.ts';
 import { KvmStateError } from '../../errors.ts';
 import { CoalescedRing } from '../coalesced-ring.ts';
@@ -63,10 +79,14 @@ export abstract class VmEvents extends VmInterrupts {
    * KVM_CAP_IRQFD; `resample` KVM_CAP_IRQFD_RESAMPLE. *KVM_IRQFD*
    */
   irqfd(assignment: IrqfdAssignment): void {
-    const { eventfd, gsi, resample } =
-      checkOptions('assignment', assignment, ['eventfd', 'gsi', 'resample']) as IrqfdAssignment;
+    const { eventfd, gsi, resample } = checkOptions('assignment', assignment, [
+      'eventfd',
+      'gsi',
+      'resample',
+    ]) as IrqfdAssignment;
     const bytes = kvmIrqfd.encode({
-      fd: openEventfd('eventfd', eventfd).fd, gsi: u32('gsi', gsi),
+      fd: openEventfd('eventfd', eventfd).fd,
+      gsi: u32('gsi', gsi),
       flags: resample === undefined ? 0 : KVM_IRQFD_FLAG_RESAMPLE,
       resamplefd: resample === undefined ? 0 : openEventfd('resample', resample).fd,
     });
@@ -80,7 +100,10 @@ export abstract class VmEvents extends VmInterrupts {
   irqfdDeassign(assignment: Pick<IrqfdAssignment, 'eventfd' | 'gsi'>): void {
     const { eventfd, gsi } = checkOptions('assignment', assignment, ['eventfd', 'gsi']) as IrqfdAssignment;
     const bytes = kvmIrqfd.encode({
-      fd: openEventfd('eventfd', eventfd).fd, gsi: u32('gsi', gsi), flags: KVM_IRQFD_FLAG_DEASSIGN, resamplefd: 0,
+      fd: openEventfd('eventfd', eventfd).fd,
+      gsi: u32('gsi', gsi),
+      flags: KVM_IRQFD_FLAG_DEASSIGN,
+      resamplefd: 0,
     });
     this.ioctl(KVM_IRQFD, bytes, { state: `GSI ${gsi}`, hint: 'the VM has no interrupt controller in the kernel' });
   }
@@ -106,7 +129,8 @@ export abstract class VmEvents extends VmInterrupts {
   ioeventfdDeassign(assignment: IoeventfdAssignment): void {
     const { bytes, state } = encodeIoeventfd(assignment, KVM_IOEVENTFD_FLAG_DEASSIGN);
     this.ioctl(KVM_IOEVENTFD, bytes, {
-      state, hint: 'there is no assignment with the same eventfd, address, length, pio and datamatch',
+      state,
+      hint: 'there is no assignment with the same eventfd, address, length, pio and datamatch',
     });
   }
 
@@ -149,8 +173,19 @@ function openEventfd(name: string, value: unknown): Eventfd {
 }
 
 function encodeIoeventfd(assignment: IoeventfdAssignment, extraFlags: number): { bytes: Uint8Array; state: string } {
-  const { eventfd, address, length = 0, pio = false, datamatch } = checkOptions(
-    'assignment', assignment, ['eventfd', 'address', 'length', 'pio', 'datamatch']) as IoeventfdAssignment;
+  const {
+    eventfd,
+    address,
+    length = 0,
+    pio = false,
+    datamatch,
+  } = checkOptions('assignment', assignment, [
+    'eventfd',
+    'address',
+    'length',
+    'pio',
+    'datamatch',
+  ]) as IoeventfdAssignment;
   const fd = openEventfd('eventfd', eventfd).fd;
   if (typeof length !== 'number') throw typeError('0, 1, 2, 4 or 8', 'length', length);
   if (!WIDTHS.includes(length)) throw rangeError('0, 1, 2, 4 or 8', 'length', length);

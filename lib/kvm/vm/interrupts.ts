@@ -1,10 +1,28 @@
 /** Interrupt controllers and the PIT in the kernel, interrupt lines, messages, and routes. */
 import { boolean, options as checkOptions, typeError, u32, u64 } from '../../arguments.ts';
 import {
-  KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2, KVM_GET_IRQCHIP, KVM_GET_PIT2, KVM_IRQ_LINE, KVM_IRQ_LINE_STATUS,
-  KVM_MSI_VALID_DEVID, KVM_PIT_SPEAKER_DUMMY, KVM_REINJECT_CONTROL, KVM_SET_GSI_ROUTING, KVM_SET_IRQCHIP, KVM_SET_PIT2,
-  KVM_SIGNAL_MSI, kvmIoapicState, kvmIrqchip, kvmIrqLevel, kvmIrqLevelStatus, kvmMsi, kvmPicState, kvmPitConfig,
-  kvmPitState2, kvmReinjectControl,
+  KVM_CREATE_IRQCHIP,
+  KVM_CREATE_PIT2,
+  KVM_GET_IRQCHIP,
+  KVM_GET_PIT2,
+  KVM_IRQ_LINE,
+  KVM_IRQ_LINE_STATUS,
+  KVM_MSI_VALID_DEVID,
+  KVM_PIT_SPEAKER_DUMMY,
+  KVM_REINJECT_CONTROL,
+  KVM_SET_GSI_ROUTING,
+  KVM_SET_IRQCHIP,
+  KVM_SET_PIT2,
+  KVM_SIGNAL_MSI,
+  kvmIoapicState,
+  kvmIrqchip,
+  kvmIrqLevel,
+  kvmIrqLevelStatus,
+  kvmMsi,
+  kvmPicState,
+  kvmPitConfig,
+  kvmPitState2,
+  kvmReinjectControl,
 } from '../../abi/index.ts';
 import type { Encodable, IoapicState, PicState, PitState2 } from '../../abi/index.ts';
 import { VmDirtyLog } from './dirty-log.ts';
@@ -25,7 +43,8 @@ export interface MsiMessage {
 }
 
 const NO_IRQCHIP = 'the VM has no interrupt controller in the kernel: call createIrqchip (or enableSplitIrqchip) first';
-const NO_FULL_IRQCHIP = 'the VM has no full interrupt controller in the kernel: call createIrqchip before the first ' +
+const NO_FULL_IRQCHIP =
+  'the VM has no full interrupt controller in the kernel: call createIrqchip before the first ' +
   'vCPU; a split one has neither PICs nor IOAPIC there';
 const NO_PIT = 'the VM has no PIT: call createPit2 first';
 const CHIP_BYTES = 512;
@@ -137,12 +156,17 @@ export abstract class VmInterrupts extends VmDirtyLog {
     const given = checkOptions('message', message, ['address', 'data', 'devid']);
     const address = u64('address', given.address);
     const bytes = kvmMsi.encode({
-      addressLo: Number(address & 0xffff_ffffn), addressHi: Number(address >> 32n), data: u32('data', message.data),
-      flags: message.devid === undefined ? 0 : KVM_MSI_VALID_DEVID, devid: u32('devid', message.devid ?? 0),
+      addressLo: Number(address & 0xffff_ffffn),
+      addressHi: Number(address >> 32n),
+      data: u32('data', message.data),
+      flags: message.devid === undefined ? 0 : KVM_MSI_VALID_DEVID,
+      devid: u32('devid', message.devid ?? 0),
     });
-    return this.ioctl(KVM_SIGNAL_MSI, bytes, {
-      state: `address 0x${address.toString(16)}, data 0x${message.data.toString(16)}`,
-    }) > 0;
+    return (
+      this.ioctl(KVM_SIGNAL_MSI, bytes, {
+        state: `address 0x${address.toString(16)}, data 0x${message.data.toString(16)}`,
+      }) > 0
+    );
   }
 
   /**

@@ -3,10 +3,20 @@
  * those that can be seen from here are refused first, by name.
  */
 import {
-  GUEST_MEMFD_FLAG_MMAP, KVM_MEM_GUEST_MEMFD, KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY,
+  GUEST_MEMFD_FLAG_MMAP,
+  KVM_MEM_GUEST_MEMFD,
+  KVM_MEM_LOG_DIRTY_PAGES,
+  KVM_MEM_READONLY,
 } from '../../abi/index.ts';
 import {
-  boolean, options as checkOptions, pageAlignedGpaRange, pageAlignedOffset, pageAlignedSize, rangeError, u32, u64,
+  boolean,
+  options as checkOptions,
+  pageAlignedGpaRange,
+  pageAlignedOffset,
+  pageAlignedSize,
+  rangeError,
+  u32,
+  u64,
 } from '../../arguments.ts';
 import { KvmStateError, KvmUnsupportedError } from '../../errors.ts';
 import { GuestMemfd } from '../guest-memfd.ts';
@@ -113,7 +123,8 @@ export abstract class VmMemslots extends VmCapabilities {
     u32('slot', slot);
     const known = this.#slots.get(slot);
     this.check(() => this.native.setUserMemoryRegion(1, slot, 0, known?.gpa ?? 0n, 0n, null, 0n, null, 0n), {
-      state: `deleting slot ${slot}`, hint: 'there is no such slot',
+      state: `deleting slot ${slot}`,
+      hint: 'there is no such slot',
     });
     if (known !== undefined) this.#space(slot).delete(known);
     this.#slots.delete(slot);
@@ -130,14 +141,23 @@ export abstract class VmMemslots extends VmCapabilities {
     const { slot, gpa, size, flags, guestMemfd } = wanted;
     let { mapping } = wanted;
     // A mapping made here is held by the kernel's slot alone; the handle would only delay its end.
-    const own = mapping === undefined && guestMemfd !== undefined && guestMemfd.hostMapped
-      ? guestMemfd.map(wanted.guestMemfdOffset, size) : undefined;
+    const own =
+      mapping === undefined && guestMemfd !== undefined && guestMemfd.hostMapped
+        ? guestMemfd.map(wanted.guestMemfdOffset, size)
+        : undefined;
     mapping ??= own;
     try {
       this.native.setUserMemoryRegion(
-        version, slot, flags, gpa, BigInt(size),
-        mapping === undefined ? null : nativeOf(mapping), BigInt(wanted.mappingOffset),
-        guestMemfd === undefined ? null : nativeOf(guestMemfd), wanted.guestMemfdOffset);
+        version,
+        slot,
+        flags,
+        gpa,
+        BigInt(size),
+        mapping === undefined ? null : nativeOf(mapping),
+        BigInt(wanted.mappingOffset),
+        guestMemfd === undefined ? null : nativeOf(guestMemfd),
+        wanted.guestMemfdOffset,
+      );
       const old = this.#slots.get(slot);
       if (old !== undefined) this.#space(slot).delete(old);
       this.#space(slot).add(wanted);
@@ -154,14 +174,17 @@ export abstract class VmMemslots extends VmCapabilities {
   #checked(region: UserMemoryRegion2): Memslot {
     const { slot, gpa, size, mapping, mappingOffset = 0, guestMemfd, guestMemfdOffset = 0n, flags = 0 } = region;
     u32('region.slot', slot);
-    const limit = this.#limit ??= this.checkExtension('KVM_CAP_NR_MEMSLOTS');
+    const limit = (this.#limit ??= this.checkExtension('KVM_CAP_NR_MEMSLOTS'));
     if ((slot & 0xffff) >= limit) throw rangeError(`a slot below ${limit} (KVM_CAP_NR_MEMSLOTS)`, 'region.slot', slot);
     pageAlignedSize('region.size', size);
     if (size / 4096 > MAX_PAGES) throw rangeError(`at most ${MAX_PAGES} pages in one slot`, 'region.size', size);
     pageAlignedGpaRange(gpa, size, 'region.gpa', 'region.size');
     if ((u32('region.flags', flags) & ~KNOWN_FLAGS) !== 0) {
-      throw rangeError('KVM_MEM_LOG_DIRTY_PAGES (1), KVM_MEM_READONLY (2) and KVM_MEM_GUEST_MEMFD (4) alone',
-        'region.flags', flags);
+      throw rangeError(
+        'KVM_MEM_LOG_DIRTY_PAGES (1), KVM_MEM_READONLY (2) and KVM_MEM_GUEST_MEMFD (4) alone',
+        'region.flags',
+        flags,
+      );
     }
     if (mapping !== undefined) {
       expectHandle(HostMapping, 'a HostMapping', 'region.mapping', mapping);
@@ -171,13 +194,23 @@ export abstract class VmMemslots extends VmCapabilities {
       }
       if (mappingOffset + size > length) {
         const most = length - mappingOffset;
-        throw rangeError(`at most ${most} bytes (what the mapping holds from offset ${mappingOffset})`, 'region.size', size);
+        throw rangeError(
+          `at most ${most} bytes (what the mapping holds from offset ${mappingOffset})`,
+          'region.size',
+          size,
+        );
       }
     } else if (mappingOffset !== 0) {
       throw new TypeError('Expected no region.mappingOffset without region.mapping');
     }
     const wanted: Memslot = {
-      slot, gpa, size, mapping, mappingOffset, guestMemfd, guestMemfdOffset,
+      slot,
+      gpa,
+      size,
+      mapping,
+      mappingOffset,
+      guestMemfd,
+      guestMemfdOffset,
       flags: guestMemfd === undefined ? flags : flags | KVM_MEM_GUEST_MEMFD,
     };
     if (guestMemfd !== undefined) {
@@ -210,29 +243,41 @@ export abstract class VmMemslots extends VmCapabilities {
     const { slot, size, flags, guestMemfdOffset: offset } = wanted;
     expectHandle(GuestMemfd, 'a GuestMemfd', 'region.guestMemfd', guestMemfd);
     if ((guestMemfd.vm as VmMemslots) !== this) {
-      throw new TypeError('Expected a guest_memfd of this VM for region.guestMemfd but received one of another: a ' +
-        'guest_memfd belongs to the VM that made it. To share memory between VMs, map one that can be mapped, and give ' +
-        'the mapping to the other VM as region.mapping');
+      throw new TypeError(
+        'Expected a guest_memfd of this VM for region.guestMemfd but received one of another: a ' +
+          'guest_memfd belongs to the VM that made it. To share memory between VMs, map one that can be mapped, and give ' +
+          'the mapping to the other VM as region.mapping',
+      );
     }
     if (u64('region.guestMemfdOffset', offset) % 4096n !== 0n) {
       throw rangeError('a multiple of 4096', 'region.guestMemfdOffset', offset);
     }
     if (offset >= guestMemfd.size) {
-      throw rangeError(`an offset inside the guest_memfd's ${guestMemfd.size} bytes`, 'region.guestMemfdOffset',
-        offset);
+      throw rangeError(
+        `an offset inside the guest_memfd's ${guestMemfd.size} bytes`,
+        'region.guestMemfdOffset',
+        offset,
+      );
     }
     if (offset + BigInt(size) > guestMemfd.size) {
-      throw rangeError(`a size that ends within the guest_memfd (${guestMemfd.size} bytes) from offset ${offset} on`,
-        'region.size', size);
+      throw rangeError(
+        `a size that ends within the guest_memfd (${guestMemfd.size} bytes) from offset ${offset} on`,
+        'region.size',
+        size,
+      );
     }
     const refused = flags & (KVM_MEM_READONLY | KVM_MEM_LOG_DIRTY_PAGES);
     if (refused !== 0) {
-      throw new KvmUnsupportedError(`Slot ${slot} has a guest_memfd, and KVM takes no such slot that is ` +
-        ((refused & KVM_MEM_READONLY) !== 0 ? 'read-only' : 'logged for dirty pages'), 'KVM_MEM_GUEST_MEMFD');
+      throw new KvmUnsupportedError(
+        `Slot ${slot} has a guest_memfd, and KVM takes no such slot that is ` +
+          ((refused & KVM_MEM_READONLY) !== 0 ? 'read-only' : 'logged for dirty pages'),
+        'KVM_MEM_GUEST_MEMFD',
+      );
     }
     if (this.#slots.has(slot)) {
       throw new KvmStateError(
-        `Slot ${slot} is there already, and a slot with a guest_memfd can only be made new: delete it first`);
+        `Slot ${slot} is there already, and a slot with a guest_memfd can only be made new: delete it first`,
+      );
     }
   }
 
@@ -240,11 +285,18 @@ export abstract class VmMemslots extends VmCapabilities {
   #expectUnbound({ slot, size, guestMemfd, guestMemfdOffset: offset }: Memslot): void {
     if (guestMemfd === undefined) return;
     for (const other of this.#slots.values()) {
-      if (other.slot !== slot && other.guestMemfd === guestMemfd && offset < other.guestMemfdOffset + BigInt(other.size) &&
-        other.guestMemfdOffset < offset + BigInt(size)) {
-        throw rangeError(`a range of the guest_memfd that is not bound yet (slot ${other.slot} has ` +
-          `${hex(other.guestMemfdOffset)} to ${hex(other.guestMemfdOffset + BigInt(other.size))})`,
-        'region.guestMemfdOffset', offset);
+      if (
+        other.slot !== slot &&
+        other.guestMemfd === guestMemfd &&
+        offset < other.guestMemfdOffset + BigInt(other.size) &&
+        other.guestMemfdOffset < offset + BigInt(size)
+      ) {
+        throw rangeError(
+          `a range of the guest_memfd that is not bound yet (slot ${other.slot} has ` +
+            `${hex(other.guestMemfdOffset)} to ${hex(other.guestMemfdOffset + BigInt(other.size))})`,
+          'region.guestMemfdOffset',
+          offset,
+        );
       }
     }
   }
@@ -252,20 +304,26 @@ export abstract class VmMemslots extends VmCapabilities {
   #checkOverlap(wanted: Memslot): void {
     const other = this.#space(wanted.slot).overlapping(wanted);
     if (other === undefined) return;
-    throw rangeError(`a range that no other slot has (slot ${other.slot} has ${hex(other.gpa)} to ` +
-      `${hex(other.gpa + BigInt(other.size))})`, 'region.gpa', wanted.gpa);
+    throw rangeError(
+      `a range that no other slot has (slot ${other.slot} has ${hex(other.gpa)} to ` +
+        `${hex(other.gpa + BigInt(other.size))})`,
+      'region.gpa',
+      wanted.gpa,
+    );
   }
 
   #space(slot: number): SlotIndex {
     let space = this.#placed.get(slot >>> 16);
-    if (space === undefined) this.#placed.set(slot >>> 16, space = new SlotIndex());
+    if (space === undefined) this.#placed.set(slot >>> 16, (space = new SlotIndex()));
     return space;
   }
 
   #hint({ slot, guestMemfd, flags }: Memslot): string {
     if (guestMemfd !== undefined && this.checkExtension('KVM_CAP_GUEST_MEMFD') === 0) {
-      return 'a VM of this type has no private memory on this kernel (KVM_CAP_GUEST_MEMFD is 0 on the VM), so a ' +
-        'guest_memfd can be made but not bound: use a VM of type sw-protected, or Linux 6.18';
+      return (
+        'a VM of this type has no private memory on this kernel (KVM_CAP_GUEST_MEMFD is 0 on the VM), so a ' +
+        'guest_memfd can be made but not bound: use a VM of type sw-protected, or Linux 6.18'
+      );
     }
     const old = this.#slots.get(slot);
     if (old !== undefined) {
@@ -281,12 +339,19 @@ export abstract class VmMemslots extends VmCapabilities {
 
 /** The kernel takes only a new gpa and KVM_MEM_LOG_DIRTY_PAGES for a slot that is there. */
 function checkChange(old: Memslot, wanted: Memslot): void {
-  const what = old.size !== wanted.size ? 'size'
-    : old.mapping !== wanted.mapping || old.mappingOffset !== wanted.mappingOffset ? 'mapping'
-      : ((old.flags ^ wanted.flags) & KVM_MEM_READONLY) !== 0 ? 'flag KVM_MEM_READONLY' : undefined;
+  const what =
+    old.size !== wanted.size
+      ? 'size'
+      : old.mapping !== wanted.mapping || old.mappingOffset !== wanted.mappingOffset
+        ? 'mapping'
+        : ((old.flags ^ wanted.flags) & KVM_MEM_READONLY) !== 0
+          ? 'flag KVM_MEM_READONLY'
+          : undefined;
   if (what === undefined) return;
-  throw new KvmStateError(`Slot ${old.slot} is there already, and its ${what} cannot change (only its gpa and ` +
-    'KVM_MEM_LOG_DIRTY_PAGES can): delete it first');
+  throw new KvmStateError(
+    `Slot ${old.slot} is there already, and its ${what} cannot change (only its gpa and ` +
+      'KVM_MEM_LOG_DIRTY_PAGES can): delete it first',
+  );
 }
 
 /** Where the guest_memfd can be mapped, the guest uses it for everything, and KVM's emulator the mapping. */
@@ -294,9 +359,11 @@ function checkOwnMapping({ slot, mapping, mappingOffset, guestMemfdOffset }: Mem
   if (mapping === undefined || (guestMemfd.flags & GUEST_MEMFD_FLAG_MMAP) === 0n) return;
   const { origin } = mapping;
   if (origin?.file === guestMemfd && BigInt(origin.offset + mappingOffset) === guestMemfdOffset) return;
-  throw new TypeError(`Expected a mapping of the guest_memfd itself at offset ${guestMemfdOffset} for region.mapping of ` +
-    `slot ${slot} but received another: the guest would use the guest_memfd, and KVM the mapping when it emulates an ` +
-    'instruction. Leave the mapping out, or say allowForeignMapping');
+  throw new TypeError(
+    `Expected a mapping of the guest_memfd itself at offset ${guestMemfdOffset} for region.mapping of ` +
+      `slot ${slot} but received another: the guest would use the guest_memfd, and KVM the mapping when it emulates an ` +
+      'instruction. Leave the mapping out, or say allowForeignMapping',
+  );
 }
 
 function describe({ slot, gpa, size, flags, guestMemfd, guestMemfdOffset }: Memslot): string {

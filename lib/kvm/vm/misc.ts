@@ -1,11 +1,29 @@
 /** What a VM is watched and restricted by: MSR and PMU filters, statistics; and devices in the kernel. */
 import {
-  boolean, bytes as checkBytes, oneOf, options as checkOptions, rangeError, typeError, u32, u64, uint,
+  boolean,
+  bytes as checkBytes,
+  oneOf,
+  options as checkOptions,
+  rangeError,
+  typeError,
+  u32,
+  u64,
+  uint,
 } from '../../arguments.ts';
 import {
-  KVM_CREATE_DEVICE_TEST, KVM_MSR_FILTER_DEFAULT_ALLOW, KVM_MSR_FILTER_DEFAULT_DENY, KVM_MSR_FILTER_MAX_BITMAP_SIZE,
-  KVM_MSR_FILTER_MAX_RANGES, KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE, KVM_PMU_EVENT_ALLOW, KVM_PMU_EVENT_DENY,
-  KVM_PMU_EVENT_FLAG_MASKED_EVENTS, KVM_SET_NR_MMU_PAGES, KVM_SET_PMU_EVENT_FILTER, kvmPmuEventFilter,
+  KVM_CREATE_DEVICE_TEST,
+  KVM_MSR_FILTER_DEFAULT_ALLOW,
+  KVM_MSR_FILTER_DEFAULT_DENY,
+  KVM_MSR_FILTER_MAX_BITMAP_SIZE,
+  KVM_MSR_FILTER_MAX_RANGES,
+  KVM_MSR_FILTER_READ,
+  KVM_MSR_FILTER_WRITE,
+  KVM_PMU_EVENT_ALLOW,
+  KVM_PMU_EVENT_DENY,
+  KVM_PMU_EVENT_FLAG_MASKED_EVENTS,
+  KVM_SET_NR_MMU_PAGES,
+  KVM_SET_PMU_EVENT_FILTER,
+  kvmPmuEventFilter,
 } from '../../abi/index.ts';
 import { KvmSystemError } from '../../errors.ts';
 import type { NativeMsrRange } from '../../native.ts';
@@ -70,7 +88,8 @@ export abstract class VmMisc extends VmTime {
     const flags = fallback === 'deny' ? KVM_MSR_FILTER_DEFAULT_DENY : KVM_MSR_FILTER_DEFAULT_ALLOW;
     const encoded = (ranges as readonly MsrFilterRange[]).map((range, index) => msrRange(range, `ranges[${index}]`));
     this.check(() => this.native.setMsrFilter(flags, encoded), {
-      state: `${ranges.length} ranges`, hint: 'this kernel has no KVM_CAP_X86_MSR_FILTER',
+      state: `${ranges.length} ranges`,
+      hint: 'this kernel has no KVM_CAP_X86_MSR_FILTER',
     });
   }
 
@@ -81,22 +100,32 @@ export abstract class VmMisc extends VmTime {
    * KVM_CAP_PMU_EVENT_FILTER. *KVM_SET_PMU_EVENT_FILTER*
    */
   setPmuEventFilter(filter: PmuEventFilter): void {
-    const { action, events = [], fixedCounterBitmap = 0, maskedEvents = false } =
-      checkOptions('filter', filter, ['action', 'events', 'fixedCounterBitmap', 'maskedEvents']);
+    const {
+      action,
+      events = [],
+      fixedCounterBitmap = 0,
+      maskedEvents = false,
+    } = checkOptions('filter', filter, ['action', 'events', 'fixedCounterBitmap', 'maskedEvents']);
     const kind = oneOf('action', action, ['allow', 'deny']) === 'allow' ? KVM_PMU_EVENT_ALLOW : KVM_PMU_EVENT_DENY;
     if (!Array.isArray(events)) throw typeError('an array of bigints', 'events', events);
     const bytes = new Uint8Array(kvmPmuEventFilter.size + events.length * 8);
-    kvmPmuEventFilter.encode({
-      action: kind, nevents: events.length, fixedCounterBitmap: u32('fixedCounterBitmap', fixedCounterBitmap),
-      flags: boolean('maskedEvents', maskedEvents) ? KVM_PMU_EVENT_FLAG_MASKED_EVENTS : 0,
-    }, bytes);
+    kvmPmuEventFilter.encode(
+      {
+        action: kind,
+        nevents: events.length,
+        fixedCounterBitmap: u32('fixedCounterBitmap', fixedCounterBitmap),
+        flags: boolean('maskedEvents', maskedEvents) ? KVM_PMU_EVENT_FLAG_MASKED_EVENTS : 0,
+      },
+      bytes,
+    );
     const view = new DataView(bytes.buffer);
     for (const [index, event] of (events as readonly bigint[]).entries()) {
       view.setBigUint64(kvmPmuEventFilter.size + index * 8, u64(`events[${index}]`, event), true);
     }
     this.ioctl(KVM_SET_PMU_EVENT_FILTER, bytes, {
       state: `${events.length} events`,
-      hint: 'E2BIG: more than 300 events. EINVAL: no KVM_CAP_PMU_EVENT_MASKED_EVENTS for maskedEvents, or an event ' +
+      hint:
+        'E2BIG: more than 300 events. EINVAL: no KVM_CAP_PMU_EVENT_MASKED_EVENTS for maskedEvents, or an event ' +
         'that is not in the masked form. ENOTTY: no KVM_CAP_PMU_EVENT_FILTER',
     });
   }
@@ -121,7 +150,8 @@ export abstract class VmMisc extends VmTime {
   createDevice(type: number): Device {
     u32('type', type);
     const native = this.check(() => this.native.createDevice(type, 0), {
-      state: `type ${type}`, hint: 'ENODEV: this kernel has no such device. EBUSY: the VM has one of it already',
+      state: `type ${type}`,
+      hint: 'ENODEV: this kernel has no such device. EBUSY: the VM has one of it already',
     });
     return new Device(native, type, this);
   }
@@ -140,21 +170,32 @@ export abstract class VmMisc extends VmTime {
 
   /** The statistics of this VM, by name. Needs KVM_CAP_BINARY_STATS_FD. *KVM_GET_STATS_FD* */
   getStatsFd(): Stats {
-    return new Stats(this.check(() => this.native.getStatsFd(), {
-      hint: 'this kernel has no KVM_CAP_BINARY_STATS_FD',
-    }), this);
+    return new Stats(
+      this.check(() => this.native.getStatsFd(), {
+        hint: 'this kernel has no KVM_CAP_BINARY_STATS_FD',
+      }),
+      this,
+    );
   }
 }
 
 function msrRange(range: MsrFilterRange, name: string): NativeMsrRange {
-  const { base, count, read = true, write = true, bitmap } =
-    checkOptions(name, range, ['base', 'count', 'read', 'write', 'bitmap']);
-  const flags = (boolean(`${name}.read`, read) ? KVM_MSR_FILTER_READ : 0) |
+  const {
+    base,
+    count,
+    read = true,
+    write = true,
+    bitmap,
+  } = checkOptions(name, range, ['base', 'count', 'read', 'write', 'bitmap']);
+  const flags =
+    (boolean(`${name}.read`, read) ? KVM_MSR_FILTER_READ : 0) |
     (boolean(`${name}.write`, write) ? KVM_MSR_FILTER_WRITE : 0);
   if (flags === 0) throw rangeError('at least one of read and write', name, range);
   const msrs = uint(`${name}.count`, count, { min: 1, max: MAX_MSRS });
   return {
-    flags, base: u32(`${name}.base`, base), count: msrs,
+    flags,
+    base: u32(`${name}.base`, base),
+    count: msrs,
     bitmap: checkBytes(`${name}.bitmap`, bitmap, { min: Math.ceil(msrs / 64) * 8 }),
   };
 }

@@ -1,7 +1,12 @@
 /** guest_memfd and memory attributes: what of the guest's memory is private. */
 import { CAPS, GUEST_MEMFD_FLAG_INIT_SHARED, GUEST_MEMFD_FLAG_MMAP } from '../../abi/index.ts';
 import {
-  boolean, options as checkOptions, pageAlignedBytes, pageAlignedGpaRange, rangeError, u64,
+  boolean,
+  options as checkOptions,
+  pageAlignedBytes,
+  pageAlignedGpaRange,
+  rangeError,
+  u64,
 } from '../../arguments.ts';
 import { KvmUnsupportedError } from '../../errors.ts';
 import { GuestMemfd } from '../guest-memfd.ts';
@@ -53,9 +58,13 @@ export abstract class VmPrivateMemory extends VmMemslots {
     if (refused !== 0n) {
       const names = FLAG_NAMES.filter(([flag]) => (refused & flag) !== 0n).map(([, name]) => name);
       const what = names.length > 0 ? names.join(' and ') : `flags 0x${refused.toString(16)}`;
-      throw new KvmUnsupportedError(`A guest_memfd of this VM (type ${this.typeName}) cannot have ${what}: ` +
-        (valid === 0n ? 'this kernel knows no such flags (Linux 6.18 brought them)'
-          : `KVM_CAP_GUEST_MEMFD_FLAGS of the VM is 0x${valid.toString(16)}`), 'KVM_CAP_GUEST_MEMFD_FLAGS');
+      throw new KvmUnsupportedError(
+        `A guest_memfd of this VM (type ${this.typeName}) cannot have ${what}: ` +
+          (valid === 0n
+            ? 'this kernel knows no such flags (Linux 6.18 brought them)'
+            : `KVM_CAP_GUEST_MEMFD_FLAGS of the VM is 0x${valid.toString(16)}`),
+        'KVM_CAP_GUEST_MEMFD_FLAGS',
+      );
     }
     let native;
     try {
@@ -64,17 +73,20 @@ export abstract class VmPrivateMemory extends VmMemslots {
       });
     } catch (error) {
       if ((error as { code?: string }).code !== 'ENOTTY') throw error;
-      throw new KvmUnsupportedError('This kernel has no guest_memfd: Linux 6.8 brought it, built with KVM_GUEST_MEMFD',
-        'KVM_CAP_GUEST_MEMFD', { cause: error });
+      throw new KvmUnsupportedError(
+        'This kernel has no guest_memfd: Linux 6.8 brought it, built with KVM_GUEST_MEMFD',
+        'KVM_CAP_GUEST_MEMFD',
+        { cause: error },
+      );
     }
     return new GuestMemfd(this as unknown as Vm, native, bytes, flags);
   }
 
   /**
    * Makes a range private or shared, all of it or nothing. The kernel keeps an entry per page, so that 1 GiB of private
-   * memory costs it some megabytes, and 2^52 bytes would take the host down: therefore only pages that a memslot of this
-   * handle has are taken, unless `allowUnbacked`. Neither content is copied or cleared: a slot has two separate sides.
-   * There is no way to read attributes back. Needs KVM_CAP_MEMORY_ATTRIBUTES on this VM.
+   * memory costs it some megabytes, and 2^52 bytes would take the host down: therefore only pages that a memslot of
+   * this handle has are taken, unless `allowUnbacked`. Neither content is copied or cleared: a slot has two separate
+   * sides. There is no way to read attributes back. Needs KVM_CAP_MEMORY_ATTRIBUTES on this VM.
    *
    * @throws KvmUnsupportedError where this VM does not have the attribute.
    * @throws RangeError for a range that no memslot covers.
@@ -94,8 +106,9 @@ export abstract class VmPrivateMemory extends VmMemslots {
   async setMemoryAttributesAsync(request: MemoryAttributes): Promise<void> {
     const { address, size, attributes, allowUnbacked = false } = optionsOf(request);
     const bytes = this.#checked(address, size, attributes, allowUnbacked);
-    await this.checkAsync(() => this.native.setMemoryAttributesAsync(address, bytes, attributes),
-      { state: describe(address, bytes, attributes) });
+    await this.checkAsync(() => this.native.setMemoryAttributesAsync(address, bytes, attributes), {
+      state: describe(address, bytes, attributes),
+    });
   }
 
   /** Returns the size as a bigint. */
@@ -109,18 +122,25 @@ export abstract class VmPrivateMemory extends VmMemslots {
   }
 
   #expectAttributes(attributes: bigint): void {
-    const valid = this.#validAttributes ??= BigInt(this.checkExtension(CAPS.KVM_CAP_MEMORY_ATTRIBUTES));
+    const valid = (this.#validAttributes ??= BigInt(this.checkExtension(CAPS.KVM_CAP_MEMORY_ATTRIBUTES)));
     if ((attributes & ~valid) === 0n) return;
-    throw new KvmUnsupportedError(`This VM (type ${this.typeName}) does not have memory attributes ` +
-      `0x${attributes.toString(16)}: KVM_CAP_MEMORY_ATTRIBUTES of the VM is 0x${valid.toString(16)}. Private memory ` +
-      'needs a VM of type sw-protected, snp or tdx', 'KVM_CAP_MEMORY_ATTRIBUTES');
+    throw new KvmUnsupportedError(
+      `This VM (type ${this.typeName}) does not have memory attributes ` +
+        `0x${attributes.toString(16)}: KVM_CAP_MEMORY_ATTRIBUTES of the VM is 0x${valid.toString(16)}. Private ` +
+        'memory needs a VM of type sw-protected, snp or tdx',
+      'KVM_CAP_MEMORY_ATTRIBUTES',
+    );
   }
 
   #expectBacked(address: bigint, size: bigint): void {
     const end = address + size;
     const last = this.#lastBacked;
-    if (last !== undefined && this.memslots.get(last.slot) === last && address >= last.gpa &&
-      end <= last.gpa + BigInt(last.size)) {
+    if (
+      last !== undefined &&
+      this.memslots.get(last.slot) === last &&
+      address >= last.gpa &&
+      end <= last.gpa + BigInt(last.size)
+    ) {
       return;
     }
     let at = address;
@@ -132,8 +152,12 @@ export abstract class VmPrivateMemory extends VmMemslots {
       if (gpa + BigInt(length) > at) at = gpa + BigInt(length);
     }
     if (at < end) {
-      throw rangeError(`a range that memslots cover (there is none at 0x${at.toString(16)}; say allowUnbacked to set ` +
-        'attributes there all the same)', 'request.size', size);
+      throw rangeError(
+        `a range that memslots cover (there is none at 0x${at.toString(16)}; say allowUnbacked to set ` +
+          'attributes there all the same)',
+        'request.size',
+        size,
+      );
     }
   }
 }

@@ -1,10 +1,23 @@
 /** The entries of the interrupt routing table: where a GSI leads. *KVM_SET_GSI_ROUTING* */
 import {
-  bytes as checkBytes, oneOf, options as checkOptions, rangeError, typeError, u32, u64,
+  bytes as checkBytes,
+  oneOf,
+  options as checkOptions,
+  rangeError,
+  typeError,
+  u32,
+  u64,
 } from '../../arguments.ts';
 import {
-  KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-  KVM_MSI_VALID_DEVID, kvmIrqRouting, kvmIrqRoutingIrqchip, kvmIrqRoutingMsi,
+  KVM_IRQ_ROUTING_IRQCHIP,
+  KVM_IRQ_ROUTING_MSI,
+  KVM_IRQCHIP_IOAPIC,
+  KVM_IRQCHIP_PIC_MASTER,
+  KVM_IRQCHIP_PIC_SLAVE,
+  KVM_MSI_VALID_DEVID,
+  kvmIrqRouting,
+  kvmIrqRoutingIrqchip,
+  kvmIrqRoutingMsi,
 } from '../../abi/index.ts';
 import type { Input, kvmIrqRoutingEntry } from '../../abi/index.ts';
 
@@ -13,7 +26,9 @@ export type IrqchipName = 'pic-master' | 'pic-slave' | 'ioapic';
 
 /** @internal */
 export const IRQCHIPS: Readonly<Record<IrqchipName, number>> = {
-  'pic-master': KVM_IRQCHIP_PIC_MASTER, 'pic-slave': KVM_IRQCHIP_PIC_SLAVE, ioapic: KVM_IRQCHIP_IOAPIC,
+  'pic-master': KVM_IRQCHIP_PIC_MASTER,
+  'pic-slave': KVM_IRQCHIP_PIC_SLAVE,
+  ioapic: KVM_IRQCHIP_IOAPIC,
 };
 const IRQCHIP_NAMES = Object.keys(IRQCHIPS) as IrqchipName[];
 
@@ -95,10 +110,15 @@ function encodeRoute(route: GsiRoute, name: string): Input<typeof kvmIrqRoutingE
   if (route.type === 'msi') {
     checkOptions(name, route, ['gsi', 'type', 'address', 'data', 'devid']);
     const address = u64(`${name}.address`, route.address);
-    kvmIrqRoutingMsi.encode({
-      addressLo: Number(address & 0xffff_ffffn), addressHi: Number(address >> 32n),
-      data: u32(`${name}.data`, route.data), devid: u32(`${name}.devid`, route.devid ?? 0),
-    }, u);
+    kvmIrqRoutingMsi.encode(
+      {
+        addressLo: Number(address & 0xffff_ffffn),
+        addressHi: Number(address >> 32n),
+        data: u32(`${name}.data`, route.data),
+        devid: u32(`${name}.devid`, route.devid ?? 0),
+      },
+      u,
+    );
     return { gsi, type: KVM_IRQ_ROUTING_MSI, flags: route.devid === undefined ? 0 : KVM_MSI_VALID_DEVID, u };
   }
   if (typeof route.type !== 'number') {
@@ -121,8 +141,10 @@ function refuseSecond(taken: Map<number, Set<number>>, entry: Input<typeof kvmIr
     return;
   }
   if (chip < 0 || before.has(-1) || before.has(chip)) {
-    throw new RangeError(`Expected one route for GSI ${entry.gsi} (or one to each interrupt controller) but routes[` +
-      `${index}] is a second one`);
+    throw new RangeError(
+      `Expected one route for GSI ${entry.gsi} (or one to each interrupt controller) but routes[` +
+        `${index}] is a second one`,
+    );
   }
   before.add(chip);
 }

@@ -1,8 +1,16 @@
 /** The clock and the TSC of a VM, and three settings of its beginnings. */
 import { options as checkOptions, pageAlignedGpa, rangeError, u32, u64 } from '../../arguments.ts';
 import {
-  KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_GET_CLOCK, KVM_GET_TSC_KHZ, KVM_SET_BOOT_CPU_ID, KVM_SET_CLOCK,
-  KVM_SET_IDENTITY_MAP_ADDR, KVM_SET_TSC_KHZ, KVM_SET_TSS_ADDR, kvmClockData,
+  KVM_CLOCK_HOST_TSC,
+  KVM_CLOCK_REALTIME,
+  KVM_GET_CLOCK,
+  KVM_GET_TSC_KHZ,
+  KVM_SET_BOOT_CPU_ID,
+  KVM_SET_CLOCK,
+  KVM_SET_IDENTITY_MAP_ADDR,
+  KVM_SET_TSC_KHZ,
+  KVM_SET_TSS_ADDR,
+  kvmClockData,
 } from '../../abi/index.ts';
 import { VmEvents } from './events.ts';
 
@@ -44,7 +52,8 @@ export abstract class VmTime extends VmEvents {
     this.ioctl(KVM_GET_CLOCK, bytes);
     const { clock, flags, realtime, hostTsc } = kvmClockData.decode(bytes);
     return {
-      clock, flags,
+      clock,
+      flags,
       realtime: (flags & KVM_CLOCK_REALTIME) === 0 ? undefined : realtime,
       hostTsc: (flags & KVM_CLOCK_HOST_TSC) === 0 ? undefined : hostTsc,
     };
@@ -68,8 +77,10 @@ export abstract class VmTime extends VmEvents {
       throw rangeError('no KVM_CLOCK_HOST_TSC where hostTsc is missing', 'flags', flags);
     }
     const bytes = kvmClockData.encode({
-      clock: u64('clock', given.clock), flags,
-      realtime: u64('realtime', realtime ?? 0n), hostTsc: u64('hostTsc', hostTsc ?? 0n),
+      clock: u64('clock', given.clock),
+      flags,
+      realtime: u64('realtime', realtime ?? 0n),
+      hostTsc: u64('hostTsc', hostTsc ?? 0n),
     });
     this.ioctl(KVM_SET_CLOCK, bytes, {
       state: `flags ${flags}`,
@@ -90,7 +101,8 @@ export abstract class VmTime extends VmEvents {
     this.expectNoVcpu('The TSC frequency of the VM');
     this.ioctl(KVM_SET_TSC_KHZ, khz, {
       state: `${khz} kHz`,
-      hint: 'the host does not scale the TSC this far (KVM_CAP_TSC_CONTROL), or this kernel has no ' +
+      hint:
+        'the host does not scale the TSC this far (KVM_CAP_TSC_CONTROL), or this kernel has no ' +
         'KVM_CAP_VM_TSC_CONTROL',
     });
   }
@@ -112,7 +124,8 @@ export abstract class VmTime extends VmEvents {
       throw rangeError('an address whose three pages end at or below 4 GiB', 'address', address);
     }
     this.ioctl(KVM_SET_TSS_ADDR, address, {
-      state: `0x${address.toString(16)}`, hint: 'a memslot is at one of the three pages, or the address was set before',
+      state: `0x${address.toString(16)}`,
+      hint: 'a memslot is at one of the three pages, or the address was set before',
     });
   }
 

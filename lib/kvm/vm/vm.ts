@@ -34,7 +34,8 @@ export interface VmRefusal {
  * kernel's VM itself is gone when all of these are closed in every thread.
  */
 export class Vm extends VmEncryption {
-  #selection: { readonly tier: string; readonly fallback: readonly VmRefusal[]; readonly ownsSystem: boolean } | undefined;
+  #selection:
+    { readonly tier: string; readonly fallback: readonly VmRefusal[]; readonly ownsSystem: boolean } | undefined;
 
   /** @internal */
   constructor(native: NativeVm, type: number, kvm?: Kvm) {
@@ -77,7 +78,10 @@ export class Vm extends VmEncryption {
     if (typeof token !== 'object' || token === null || token.kind !== 'node-kvm:vm') {
       throw typeError('a token made by vm.share()', 'token', token);
     }
-    return new Vm(make(() => addon().adoptVm(token.token)), token.type);
+    return new Vm(
+      make(() => addon().adoptVm(token.token)),
+      token.type,
+    );
   }
 
   /** Which tier this VM is, where `createVm()` chose its type; undefined for one made by {@link Kvm.createVm}. */

@@ -5,7 +5,10 @@ import { DirtyRing, Eventfd, GuestMemory, HostFile, HostMapping, Kvm, Vcpu, Vm }
 import { native } from '../../../lib/native.ts';
 import { baseline, collect, count, main, makeGuest, OUT_LOOP, place, say, settled, SIZE, SPIN, turn } from './kit.ts';
 
-interface Closes { close(): void; readonly closed: boolean }
+interface Closes {
+  close(): void;
+  readonly closed: boolean;
+}
 
 function* permutations<T>(items: readonly T[]): Generator<T[]> {
   if (items.length === 0) yield [];
@@ -88,7 +91,10 @@ function everyClass(): [name: string, handle: Closes, use: () => unknown][] {
   try {
     const owner = kvm.createVm(type);
     const memfd = owner.createGuestMemfd(SIZE);
-    all.unshift(['GuestMemfd', memfd, () => memfd.fallocate(0, 4096)], ['Vm of the GuestMemfd', owner, () => owner.createVcpu(0)]);
+    all.unshift(
+      ['GuestMemfd', memfd, () => memfd.fallocate(0, 4096)],
+      ['Vm of the GuestMemfd', owner, () => owner.createVcpu(0)],
+    );
   } catch (error) {
     // A kernel without them.
     assert.match((error as { code: string }).code, /EINVAL|ENOTTY|ERR_KVM_UNSUPPORTED/);
@@ -112,7 +118,8 @@ await main({
       // What takes the number next must not be closed by the second close.
       if (fd !== undefined) {
         assert.equal((handle as { fd?: number }).fd, -1, name);
-        do fillers.push(openSync('/dev/null', 'r')); while (fillers.at(-1)! < fd);
+        do fillers.push(openSync('/dev/null', 'r'));
+        while (fillers.at(-1)! < fd);
       }
       handle.close();
       for (const filler of fillers) assert.ok(fstatSync(filler).isCharacterDevice(), name);
@@ -202,7 +209,10 @@ await main({
     const tokens = (() => {
       const { vm, vcpu } = makeGuest({ code: SPIN });
       registry.register(vcpu, 'vcpu');
-      vcpu.run().then((exit) => say(exit.reason), () => {});
+      vcpu.run().then(
+        (exit) => say(exit.reason),
+        () => {},
+      );
       return { vm: vm.share(), vcpu: vcpu.share() };
     })();
     for (let i = 0; i < 10; i++) {

@@ -44,17 +44,20 @@ const quiet: Record<string, () => unknown> = {
     await vcpu.run();
     vcpu.kick();
   },
-  irqfd: () => guest({
-    prepare: (vm) => {
-      vm.createIrqchip();
-      const eventfd = keep(Eventfd.create());
-      vm.irqfd({ eventfd, gsi: 5 });
-      eventfd.write();
-    },
-  }),
-  ioeventfd: () => guest({
-    prepare: (vm) => vm.ioeventfd({ eventfd: keep(Eventfd.create()), address: 0x10n, pio: true, length: 1, datamatch: 77n }),
-  }).vcpu.runSync(),
+  irqfd: () =>
+    guest({
+      prepare: (vm) => {
+        vm.createIrqchip();
+        const eventfd = keep(Eventfd.create());
+        vm.irqfd({ eventfd, gsi: 5 });
+        eventfd.write();
+      },
+    }),
+  ioeventfd: () =>
+    guest({
+      prepare: (vm) =>
+        vm.ioeventfd({ eventfd: keep(Eventfd.create()), address: 0x10n, pio: true, length: 1, datamatch: 77n }),
+    }).vcpu.runSync(),
   coalesced: () => {
     const { vm, vcpu } = guest();
     vm.registerCoalescedMmio({ address: 0x10n, size: 1, pio: true });
@@ -86,7 +89,8 @@ const busy: Record<string, () => unknown> = {
     pending(guest({ code: SPIN }).vcpu.run());
     await turn(100);
   },
-  runningWithTimeout: () => pending(guest({ code: SPIN }).vcpu.run({ timeoutMs: 1e6, signal: keep(new AbortController()).signal })),
+  runningWithTimeout: () =>
+    pending(guest({ code: SPIN }).vcpu.run({ timeoutMs: 1e6, signal: keep(new AbortController()).signal })),
   twoRunning: () => [0, 1].forEach(() => pending(guest({ code: SPIN }).vcpu.run())),
   eventfdWait: () => pending(keep(Eventfd.create()).wait()),
   exitsLoop: async () => {
@@ -110,7 +114,9 @@ const busy: Record<string, () => unknown> = {
   },
   runInExitHandler: () => {
     const { vcpu } = guest();
-    process.on('exit', () => { if (vcpu.runSync().reason !== 'io') process.exitCode = 9; });
+    process.on('exit', () => {
+      if (vcpu.runSync().reason !== 'io') process.exitCode = 9;
+    });
   },
   advicePending: () => {
     const mapping = keep(HostMapping.anonymous(32 * MIB));
@@ -118,9 +124,12 @@ const busy: Record<string, () => unknown> = {
   },
   workerRunning: async () => {
     const worker = new Worker(new URL('worker.mjs', import.meta.url), { argv: ['runSync'] });
-    await new Promise((ready) => { worker.once('message', ready); });
+    await new Promise((ready) => {
+      worker.once('message', ready);
+    });
   },
-  conversionPending: () => pending(privateGuest(1024 * MIB).memory.convertAsync({ gpa: 0n, size: 1024 * MIB, to: 'private' })),
+  conversionPending: () =>
+    pending(privateGuest(1024 * MIB).memory.convertAsync({ gpa: 0n, size: 1024 * MIB, to: 'private' })),
   allocationPending: () => pending(privateGuest(64 * MIB).memory.allocateAsync({ gpa: 0n, size: 64 * MIB })),
   prefaultPending: () => {
     const { memory, vcpu } = privateGuest(64 * MIB);
@@ -141,9 +150,12 @@ const busy: Record<string, () => unknown> = {
   },
 };
 
-const stages = Object.entries({ ...quiet, ...busy }).map(([name, stage]) => [name, async (how?: string) => {
-  await stage();
-  if (how === 'exit') process.exit(0);
-}]);
+const stages = Object.entries({ ...quiet, ...busy }).map(([name, stage]) => [
+  name,
+  async (how?: string) => {
+    await stage();
+    if (how === 'exit') process.exit(0);
+  },
+]);
 
 await main(Object.fromEntries(stages));

@@ -14,7 +14,10 @@ export const OUT_LOOP = [0xe6, 0x10, 0xeb, 0xfc];
 export const held: unknown[] = [];
 
 export const collect = (globalThis as { gc?: () => void }).gc!;
-export const turn = (ms = 0): Promise<void> => new Promise((done) => { setTimeout(done, ms); });
+export const turn = (ms = 0): Promise<void> =>
+  new Promise((done) => {
+    setTimeout(done, ms);
+  });
 
 /** A line to the parent, at once. */
 export function say(line: string): void {

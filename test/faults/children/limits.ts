@@ -9,7 +9,9 @@ import { baseline, main, makeGuest, place, say, settled, SIZE } from './kit.ts';
 
 const MIB = 2 ** 20;
 
-interface Closes { close(): void }
+interface Closes {
+  close(): void;
+}
 
 /** Takes descriptors until `left` are free. What it gives closes them. */
 function occupy(left: number): () => void {
@@ -44,27 +46,49 @@ class Machine {
   readonly mapping = HostMapping.anonymous(SIZE, { shared: true });
 
   readonly steps: readonly (readonly [name: string, step: () => unknown])[] = [
-    ['Kvm.open', () => { this.kvm = this.#keep(Kvm.open()); }],
-    ['createVm', () => { this.vm = this.#keep(this.kvm!.createVm(this.type)); }],
+    [
+      'Kvm.open',
+      () => {
+        this.kvm = this.#keep(Kvm.open());
+      },
+    ],
+    [
+      'createVm',
+      () => {
+        this.vm = this.#keep(this.kvm!.createVm(this.type));
+      },
+    ],
     ['Eventfd.create', () => this.#keep(Eventfd.create())],
     ['createGuestMemfd', () => this.guestMemfd && this.#keep(this.vm!.createGuestMemfd(SIZE))],
-    ['createVcpu', () => {
-      this.mapping.write(0x1000, Uint8Array.of(0xe6, 0x10, 0xeb, 0xfc));
-      this.vm!.setUserMemoryRegion({ slot: 0, gpa: 0n, size: SIZE, mapping: this.mapping });
-      this.vcpu = this.#keep(this.vm!.createVcpu(0));
-      place(this.vcpu, 0x1000n);
-    }],
+    [
+      'createVcpu',
+      () => {
+        this.mapping.write(0x1000, Uint8Array.of(0xe6, 0x10, 0xeb, 0xfc));
+        this.vm!.setUserMemoryRegion({ slot: 0, gpa: 0n, size: SIZE, mapping: this.mapping });
+        this.vcpu = this.#keep(this.vm!.createVcpu(0));
+        place(this.vcpu, 0x1000n);
+      },
+    ],
     ['getStatsFd of the VM', () => this.#keep(this.vm!.getStatsFd()).read()],
     ['getStatsFd of the vCPU', () => this.#keep(this.vcpu!.getStatsFd()).read()],
     // KVM_DEV_TYPE_VFIO
     ['createDevice', () => this.#keep(this.vm!.createDevice(4))],
     ['HostFile.memfd', () => this.#keep(HostFile.memfd(SIZE))],
     ['HostFile.open', () => this.#keep(HostFile.open(process.execPath))],
-    ['GuestMemory.add of a memfd', () => {
-      const memory = new GuestMemory(this.vm!);
-      this.#keep(memory);
-      memory.add({ gpa: 0x100_0000n, size: SIZE, slot: 9, backing: { kind: 'memfd' }, ...(this.private ? { private: true } : {}) });
-    }],
+    [
+      'GuestMemory.add of a memfd',
+      () => {
+        const memory = new GuestMemory(this.vm!);
+        this.#keep(memory);
+        memory.add({
+          gpa: 0x100_0000n,
+          size: SIZE,
+          slot: 9,
+          backing: { kind: 'memfd' },
+          ...(this.private ? { private: true } : {}),
+        });
+      },
+    ],
   ];
 
   readonly guestMemfd: boolean;
@@ -107,13 +131,16 @@ const setLimit = (resource: string, bytes: number | 'unlimited'): void => {
   execFileSync('prlimit', ['--pid', `${process.pid}`, `--${resource}=${bytes}:`], { stdio: 'pipe' });
 };
 
-const virtualSize = (): number => 1024 * Number(/^VmSize:\s*(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]);
+const virtualSize = (): number =>
+  1024 * Number(/^VmSize:\s*(\d+)/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]);
 
-const isError = (code: string) => (error: unknown): boolean => {
-  assert.ok(error instanceof KvmSystemError, String(error));
-  assert.equal(error.code, code);
-  return true;
-};
+const isError =
+  (code: string) =>
+  (error: unknown): boolean => {
+    assert.ok(error instanceof KvmSystemError, String(error));
+    assert.equal(error.code, code);
+    return true;
+  };
 
 await main({
   /** Under `prlimit --nofile`: with 0, 1, 2, ... descriptors free, until they are enough. */
@@ -169,7 +196,9 @@ await main({
     setLimit('as', virtualSize() + 4 * 256 * MIB + 192 * MIB);
     const pieces: HostMapping[] = [];
     for (let round = 0; round < 3; round++) {
-      assert.throws(() => { for (;;) pieces.push(HostMapping.anonymous(256 * MIB)); }, isError('ENOMEM'));
+      assert.throws(() => {
+        for (;;) pieces.push(HostMapping.anonymous(256 * MIB));
+      }, isError('ENOMEM'));
       assert.ok(pieces.length >= 3, `${pieces.length} fit`);
       assert.throws(() => HostFile.memfd(256 * MIB).map(), isError('ENOMEM'));
       const memory = new GuestMemory(guest.vm);
@@ -195,7 +224,10 @@ await main({
     const guest = makeGuest();
     assert.equal(guest.vcpu.runSync().reason, 'io');
     setLimit('as', virtualSize() + 6 * MIB);
-    const failure = await guest.vcpu.run().then((exit) => exit, (error: unknown) => error);
+    const failure = await guest.vcpu.run().then(
+      (exit) => exit,
+      (error: unknown) => error,
+    );
     setLimit('as', 'unlimited');
     isError('EAGAIN')(failure);
     assert.equal(native().census().threads, 0);

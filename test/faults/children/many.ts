@@ -5,7 +5,10 @@ import type { VcpuExit } from '../../../lib/index.ts';
 import { native } from '../../../lib/native.ts';
 import { baseline, collect, main, makeGuest, place, say, settled, turn } from './kit.ts';
 
-const vcpusThatRun = async (count: number, end: (vm: ReturnType<Kvm['createVm']>) => void): Promise<PromiseSettledResult<VcpuExit>[]> => {
+const vcpusThatRun = async (
+  count: number,
+  end: (vm: ReturnType<Kvm['createVm']>) => void,
+): Promise<PromiseSettledResult<VcpuExit>[]> => {
   const kvm = Kvm.open();
   const vm = kvm.createVm();
   const mapping = HostMapping.anonymous(0x10000, { shared: true });
@@ -13,7 +16,7 @@ const vcpusThatRun = async (count: number, end: (vm: ReturnType<Kvm['createVm']>
   vm.setUserMemoryRegion({ slot: 0, gpa: 0n, size: mapping.length, mapping });
   const runs = Array.from({ length: count }, (_, id) => {
     // mov byte [0x8000 + id], 1; jmp $
-    memory.set([0xc6, 0x06, id & 0xff, 0x80 | id >> 8, 0x01, 0xeb, 0xfe], 0x1000 + 16 * id);
+    memory.set([0xc6, 0x06, id & 0xff, 0x80 | (id >> 8), 0x01, 0xeb, 0xfe], 0x1000 + 16 * id);
     const vcpu = vm.createVcpu(id);
     place(vcpu, BigInt(0x1000 + 16 * id));
     const run = vcpu.run();
@@ -66,7 +69,10 @@ await main({
       for (const vcpu of vm.vcpus.values()) vcpu.kick();
     });
     const kick = { status: 'fulfilled', value: { reason: 'interrupted', cause: 'kick' } };
-    assert.deepEqual(results, results.map(() => kick));
+    assert.deepEqual(
+      results,
+      results.map(() => kick),
+    );
     await settled(before);
     say(`${results.length}`);
   },

@@ -23,12 +23,22 @@ function handled(what: 'uncaughtException' | 'SIGINT' | 'SIGTERM', close: () => 
 async function linksOfChild(): Promise<string[]> {
   const child = spawn('ls', ['-l', '/proc/self/fd'], { stdio: ['ignore', 'pipe', 'inherit'] });
   let out = '';
-  child.stdout.on('data', (chunk: Buffer) => { out += chunk.toString(); });
-  assert.equal(await new Promise((done) => { child.on('close', done); }), 0);
+  child.stdout.on('data', (chunk: Buffer) => {
+    out += chunk.toString();
+  });
+  assert.equal(
+    await new Promise((done) => {
+      child.on('close', done);
+    }),
+    0,
+  );
   return out.match(/ -> .*/g) ?? [];
 }
 
-async function closeAll(before: Awaited<ReturnType<typeof baseline>>, guest: ReturnType<typeof makeGuest>): Promise<void> {
+async function closeAll(
+  before: Awaited<ReturnType<typeof baseline>>,
+  guest: ReturnType<typeof makeGuest>,
+): Promise<void> {
   guest.kvm.close();
   guest.mapping.close();
   process.removeAllListeners();
@@ -49,25 +59,35 @@ await main({
   },
   async throwBesideRun() {
     void makeGuest({ code: SPIN }).vcpu.run();
-    setTimeout(() => { throw byDesign(); }, 20);
+    setTimeout(() => {
+      throw byDesign();
+    }, 20);
     await turn(FOREVER_MS);
   },
   async throwInWait() {
     const eventfd = Eventfd.create();
-    void eventfd.wait().then(() => { throw byDesign(); });
+    void eventfd.wait().then(() => {
+      throw byDesign();
+    });
     eventfd.write();
     await turn(FOREVER_MS);
   },
   throwInConversion() {
     const memory = new GuestMemory(Kvm.open().createVm('sw-protected'));
     memory.add({ gpa: 0n, size: SIZE, private: true });
-    memory.on('conversion', () => { throw byDesign(); });
+    memory.on('conversion', () => {
+      throw byDesign();
+    });
     memory.convert({ gpa: 0n, size: SIZE, to: 'private' });
   },
   async throwInHandlerOfThat() {
-    process.on('uncaughtException', () => { throw byDesign(); });
+    process.on('uncaughtException', () => {
+      throw byDesign();
+    });
     void makeGuest({ code: SPIN }).vcpu.run();
-    setTimeout(() => { throw new Error('the first'); }, 20);
+    setTimeout(() => {
+      throw new Error('the first');
+    }, 20);
     await turn(FOREVER_MS);
   },
   async uncaughtButHandled() {
@@ -106,7 +126,10 @@ await main({
     const before = await baseline();
     const guest = makeGuest({ code: SPIN });
     let seen = false;
-    if (handle !== undefined) handled(signal as 'SIGINT', () => { seen = true; });
+    if (handle !== undefined)
+      handled(signal as 'SIGINT', () => {
+        seen = true;
+      });
     say('ready');
     const exit = guest.vcpu.runSync();
     assert.deepEqual(exit, { reason: 'interrupted', cause: 'signal' });

@@ -6,10 +6,16 @@ import { baseline, main, makeGuest, settled, say } from './kit.ts';
 /** Whether it ended by the termination and not by an error of its own. */
 async function terminated(task: string, afterMs: number): Promise<void> {
   const worker = new Worker(new URL('worker.mjs', import.meta.url), { argv: [task] });
-  const failed = new Promise<never>((_, reject) => { worker.once('error', reject); });
-  const begun = new Promise((resolve) => { worker.once('message', resolve); });
+  const failed = new Promise<never>((_, reject) => {
+    worker.once('error', reject);
+  });
+  const begun = new Promise((resolve) => {
+    worker.once('message', resolve);
+  });
   await Promise.race([begun, failed]);
-  await new Promise((later) => { setTimeout(later, afterMs); });
+  await new Promise((later) => {
+    setTimeout(later, afterMs);
+  });
   // Would never settle if the worker's work did not end.
   assert.equal(await Promise.race([worker.terminate(), failed]), 1);
 }
@@ -30,4 +36,4 @@ async function rounds(task: string, times: number): Promise<void> {
   say(`${times} ended`);
 }
 
-await main({ rounds: (task, times) => rounds(task!, Number(times)) });
+await main({ rounds: (task, times) => rounds(task, Number(times)) });

@@ -49,7 +49,8 @@ const tasks: Record<string, () => unknown> = {
   convert: async () => {
     const { memory } = privateGuest();
     begun();
-    for (;;) for (const to of ['private', 'shared'] as const) await memory.convertAsync({ gpa: 0n, size: 512 * MIB, to });
+    for (;;)
+      for (const to of ['private', 'shared'] as const) await memory.convertAsync({ gpa: 0n, size: 512 * MIB, to });
   },
   convertSync: () => {
     const { memory } = privateGuest();
