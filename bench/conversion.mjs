@@ -8,29 +8,17 @@ const RANGE = 0x1000_0000;
 const word = (value) => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
 
 /** Asks once, then writes to the first `touch` pages of the range. c/conversion.c has the same. */
+// prettier-ignore
 const request = (pages, attributes, touch) => [
-  0xb8,
-  ...word(12), //                    mov eax, KVM_HC_MAP_GPA_RANGE
-  0xbb,
-  ...word(RANGE), //                 mov ebx, gpa
-  0xb9,
-  ...word(pages), //                 mov ecx, pages
-  0xba,
-  ...word(attributes), //            mov edx, attributes
-  0x0f,
-  0x01,
-  0xd9, //                     vmmcall
-  0xb9,
-  ...word(touch), //                 mov ecx, touch
-  0xc6,
-  0x03,
-  0x01, //               next: mov byte [ebx], 1
-  0x81,
-  0xc3,
-  ...word(4096), //            add ebx, 4096
-  0x49,
-  0x75,
-  0xf4, //                     dec ecx; jnz next
+  0xb8, ...word(12), //                    mov eax, KVM_HC_MAP_GPA_RANGE
+  0xbb, ...word(RANGE), //                 mov ebx, gpa
+  0xb9, ...word(pages), //                 mov ecx, pages
+  0xba, ...word(attributes), //            mov edx, attributes
+  0x0f, 0x01, 0xd9, //                     vmmcall
+  0xb9, ...word(touch), //                 mov ecx, touch
+  0xc6, 0x03, 0x01, //               next: mov byte [ebx], 1
+  0x81, 0xc3, ...word(4096), //            add ebx, 4096
+  0x49, 0x75, 0xf4, //                     dec ecx; jnz next
 ];
 
 function conversions(api, size, touch) {

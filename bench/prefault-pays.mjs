@@ -11,21 +11,11 @@ const SIZE = 64 * MiB;
 const word = (value) => [value & 0xff, (value >>> 8) & 0xff, (value >>> 16) & 0xff, value >>> 24];
 
 /** mov ebx, RANGE; mov ecx, pages; next: (an access to [ebx]); add ebx, 4096; dec ecx; jnz next; hlt */
-const touch = (access, size) =>
-  Uint8Array.from([
-    0xbb,
-    ...word(RANGE),
-    0xb9,
-    ...word(size / 4096),
-    ...access,
-    0x81,
-    0xc3,
-    ...word(4096),
-    0x49,
-    0x75,
-    0xf7 - access.length,
-    0xf4,
-  ]);
+// prettier-ignore
+const touch = (access, size) => Uint8Array.from([
+  0xbb, ...word(RANGE), 0xb9, ...word(size / 4096), ...access,
+  0x81, 0xc3, ...word(4096), 0x49, 0x75, 0xf7 - access.length, 0xf4,
+]);
 const WRITE = [0xc6, 0x03, 0x01];
 const READ = [0x8a, 0x03];
 

@@ -7,53 +7,23 @@ const amd = /AuthenticAMD|HygonGenuine/.test(
   await (await import('node:fs/promises')).readFile('/proc/cpuinfo', 'utf8'),
 );
 const hypercall = [0x0f, 0x01, amd ? 0xd9 : 0xc1]; // vmmcall or vmcall
+// prettier-ignore
 const mapGpaRange = (attributes) => [
-  0x66,
-  0xb8,
-  12,
-  0,
-  0,
-  0, //                              mov eax, KVM_HC_MAP_GPA_RANGE
-  0x66,
-  0xbb,
-  PAGES & 0xff,
-  PAGES >> 8,
-  0,
-  0, //           mov ebx, gpa
-  0x66,
-  0xb9,
-  8,
-  0,
-  0,
-  0, //                               mov ecx, pages
-  0x66,
-  0xba,
-  attributes,
-  0,
-  0,
-  0, //                      mov edx, attributes
+  0x66, 0xb8, 12, 0, 0, 0, //                              mov eax, KVM_HC_MAP_GPA_RANGE
+  0x66, 0xbb, PAGES & 0xff, PAGES >> 8, 0, 0, //           mov ebx, gpa
+  0x66, 0xb9, 8, 0, 0, 0, //                               mov ecx, pages
+  0x66, 0xba, attributes, 0, 0, 0, //                      mov edx, attributes
   ...hypercall, //
-  0xe7,
-  0x10, //                                           out 0x10, ax
+  0xe7, 0x10, //                                           out 0x10, ax
 ];
+// prettier-ignore
 const code = [
   ...mapGpaRange(0x10), //                                 private
-  0xbf,
-  0x00,
-  0x40, //                                     mov di, 0x4000
-  0xc6,
-  0x05,
-  0x55, //                               next: mov byte [di], 0x55
-  0x81,
-  0xc7,
-  0x00,
-  0x10, //                               add di, 0x1000
-  0x81,
-  0xff,
-  0x00,
-  0xc0, //                               cmp di, 0xc000
-  0x75,
-  0xf3, //                                           jne next
+  0xbf, 0x00, 0x40, //                                     mov di, 0x4000
+  0xc6, 0x05, 0x55, //                               next: mov byte [di], 0x55
+  0x81, 0xc7, 0x00, 0x10, //                               add di, 0x1000
+  0x81, 0xff, 0x00, 0xc0, //                               cmp di, 0xc000
+  0x75, 0xf3, //                                           jne next
   ...mapGpaRange(0x00), //                                 shared again
   0xf4, //                                                 hlt
 ];

@@ -8,21 +8,13 @@ const BASE = 0x10000;
 const PAGES = 64;
 const LOG_DIRTY_PAGES = 1; // KVM_MEM_LOG_DIRTY_PAGES
 const RING_BYTES = 4096;
+// prettier-ignore
 const code = [
-  0x8e,
-  0xd8, //                   next: mov ds, ax
-  0xc6,
-  0x06,
-  0x00,
-  0x00,
-  0x01, //       mov byte [0], 1
-  0x01,
-  0xd8, //                         add ax, bx: so many pages on
-  0x3d,
-  0x00,
-  0x50, //                   cmp ax, 0x5000: the end of the slot
-  0x72,
-  0xf2, //                         jb next
+  0x8e, 0xd8, //                   next: mov ds, ax
+  0xc6, 0x06, 0x00, 0x00, 0x01, //       mov byte [0], 1
+  0x01, 0xd8, //                         add ax, bx: so many pages on
+  0x3d, 0x00, 0x50, //                   cmp ax, 0x5000: the end of the slot
+  0x72, 0xf2, //                         jb next
   0xf4, //                               hlt
 ];
 const kvm = Kvm.open();

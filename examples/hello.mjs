@@ -1,21 +1,10 @@
 // A guest of 15 bytes prints a message, one port write at a time.
 import { HostMapping, Kvm } from 'node-kvm';
 
+// prettier-ignore
 const code = [
-  0xbe,
-  0x00,
-  0x11,
-  0xba,
-  0xf8,
-  0x03, //             mov si, 0x1100; mov dx, 0x3f8
-  0xac,
-  0x84,
-  0xc0,
-  0x74,
-  0x03,
-  0xee,
-  0xeb,
-  0xf8, // next: lodsb; test al, al; jz done; out dx, al; jmp next
+  0xbe, 0x00, 0x11, 0xba, 0xf8, 0x03, //             mov si, 0x1100; mov dx, 0x3f8
+  0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8, // next: lodsb; test al, al; jz done; out dx, al; jmp next
   0xf4, //                                           done: hlt
 ];
 const kvm = Kvm.open();

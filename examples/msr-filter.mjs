@@ -8,29 +8,12 @@ const rdmsr = [0x0f, 0x32];
 const wrmsr = [0x0f, 0x30];
 const show = [0xe7, 0x10]; //                                     out 0x10, ax
 const select = (msr) => [0x66, 0xb9, msr & 0xff, msr >> 8, 0, 0]; // mov ecx, msr
+// prettier-ignore
 const code = [
-  ...select(ANSWERED),
-  ...rdmsr,
-  ...show,
-  ...select(KEPT),
-  0x66,
-  0xb8,
-  0x34,
-  0x12,
-  0,
-  0,
-  0x66,
-  0x31,
-  0xd2,
-  ...wrmsr, // mov eax, 0x1234; xor edx, edx; wrmsr
-  0x66,
-  0x31,
-  0xc0,
-  ...rdmsr,
-  ...show, //                         xor eax, eax; rdmsr
-  ...select(REFUSED),
-  ...rdmsr,
-  ...show,
+  ...select(ANSWERED), ...rdmsr, ...show,
+  ...select(KEPT), 0x66, 0xb8, 0x34, 0x12, 0, 0, 0x66, 0x31, 0xd2, ...wrmsr, // mov eax, 0x1234; xor edx, edx; wrmsr
+  0x66, 0x31, 0xc0, ...rdmsr, ...show, //                         xor eax, eax; rdmsr
+  ...select(REFUSED), ...rdmsr, ...show,
   0xf4, //                                                        hlt: not reached
 ];
 const handler = [0xe6, 0x13, 0xf4]; //                            #GP: out 0x13, al; hlt

@@ -3,18 +3,12 @@
 import { HostMapping, Kvm } from 'node-kvm';
 
 const EXITS = 1000;
+// prettier-ignore
 const code = [
-  0xb9,
-  EXITS & 0xff,
-  EXITS >> 8, //       mov cx, EXITS
-  0xe6,
-  0x10, //                     next: out 0x10, al
-  0x88,
-  0x0e,
-  0x00,
-  0x20, //               mov [0x2000], cl
-  0xe2,
-  0xf8, //                           loop next
+  0xb9, EXITS & 0xff, EXITS >> 8, //       mov cx, EXITS
+  0xe6, 0x10, //                     next: out 0x10, al
+  0x88, 0x0e, 0x00, 0x20, //               mov [0x2000], cl
+  0xe2, 0xf8, //                           loop next
   0xf4, //                                 hlt
 ];
 const kvm = Kvm.open();

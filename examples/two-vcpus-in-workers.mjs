@@ -5,17 +5,11 @@ import { once } from 'node:events';
 import { HostMapping, Kvm, Vcpu, Vm } from 'node-kvm';
 
 const COUNTER = 0x2000;
+// prettier-ignore
 const code = [
-  0xf0,
-  0x66,
-  0xff,
-  0x06,
-  0x00,
-  0x20, // again: lock inc dword [0x2000]
-  0xe6,
-  0x10, //                             out 0x10, al
-  0xeb,
-  0xf6, //                             jmp again
+  0xf0, 0x66, 0xff, 0x06, 0x00, 0x20, // again: lock inc dword [0x2000]
+  0xe6, 0x10, //                             out 0x10, al
+  0xeb, 0xf6, //                             jmp again
 ];
 
 if (isMainThread) await main();

@@ -14,23 +14,10 @@ function kib(file, name) {
 }
 
 /** mov ebx, RANGE; mov ecx, pages; next: mov byte [ebx], 1; add ebx, 4096; dec ecx; jnz next; hlt */
-const touch = (pages) =>
-  Uint8Array.from([
-    0xbb,
-    ...word(RANGE),
-    0xb9,
-    ...word(pages),
-    0xc6,
-    0x03,
-    0x01,
-    0x81,
-    0xc3,
-    ...word(4096),
-    0x49,
-    0x75,
-    0xf4,
-    0xf4,
-  ]);
+// prettier-ignore
+const touch = (pages) => Uint8Array.from([
+  0xbb, ...word(RANGE), 0xb9, ...word(pages), 0xc6, 0x03, 0x01, 0x81, 0xc3, ...word(4096), 0x49, 0x75, 0xf4, 0xf4,
+]);
 
 const tablesBefore = kib('/proc/meminfo', 'SecPageTables');
 let vm;

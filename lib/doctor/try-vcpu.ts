@@ -14,28 +14,13 @@ const OLD_KERNEL = 'A newer kernel, or one with this part of KVM built in';
 
 const OUT_AND_HALT = [0xb0, 0x42, 0xe6, PORT, 0xf4]; // mov al, 0x42; out 0x80, al; hlt
 /** KVM_HC_MAP_GPA_RANGE (12) of one page at gpa 0, in 32-bit operands. */
+// prettier-ignore
 const hypercall = (amd: boolean): number[] => [
-  0x66,
-  0xb8,
-  12,
-  0,
-  0,
-  0, // mov eax, 12
-  0x66,
-  0x31,
-  0xdb, //        xor ebx, ebx
-  0x66,
-  0xb9,
-  1,
-  0,
-  0,
-  0, //  mov ecx, 1
-  0x66,
-  0x31,
-  0xd2, //        xor edx, edx
-  0x0f,
-  0x01,
-  amd ? 0xd9 : 0xc1, // vmmcall or vmcall
+  0x66, 0xb8, 12, 0, 0, 0, // mov eax, 12
+  0x66, 0x31, 0xdb, //        xor ebx, ebx
+  0x66, 0xb9, 1, 0, 0, 0, //  mov ecx, 1
+  0x66, 0x31, 0xd2, //        xor edx, edx
+  0x0f, 0x01, amd ? 0xd9 : 0xc1, // vmmcall or vmcall
   0xf4,
 ];
 

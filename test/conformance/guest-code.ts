@@ -35,179 +35,66 @@ export type Operation = keyof typeof OPERATIONS;
 export const WINDOW = 0x80_0000_0000n;
 
 // r8 is the mailbox. Made with an assembler from the text on the left.
+// prettier-ignore
 const CODE_BYTES = [
   // begin:
-  0x4d,
-  0x8d,
-  0x48,
-  0x40, //                   lea r9, [r8 + 64]
+  0x4d, 0x8d, 0x48, 0x40, //                   lea r9, [r8 + 64]
   // next:
-  0x49,
-  0x8b,
-  0x29, //                         mov rbp, [r9]
-  0x49,
-  0x8b,
-  0x79,
-  0x08, //                   mov rdi, [r9 + 8]
-  0x49,
-  0x8b,
-  0x49,
-  0x10, //                   mov rcx, [r9 + 16]
-  0x49,
-  0x8b,
-  0x41,
-  0x18, //                   mov rax, [r9 + 24]
-  0x49,
-  0x83,
-  0xc1,
-  0x20, //                   add r9, 32
-  0x83,
-  0xfd,
-  0x01,
-  0x74,
-  0x18, //             cmp ebp, 1; je fill
-  0x83,
-  0xfd,
-  0x02,
-  0x74,
-  0x1c, //             cmp ebp, 2; je compare
-  0x83,
-  0xfd,
-  0x03,
-  0x74,
-  0x32, //             cmp ebp, 3; je convert
-  0x83,
-  0xfd,
-  0x04,
-  0x74,
-  0x4c, //             cmp ebp, 4; je touch
-  0x83,
-  0xfd,
-  0x05,
-  0x74,
-  0x5f, //             cmp ebp, 5; je watch
-  0xe6,
-  DONE_PORT, //                          out DONE_PORT, al
-  0xeb,
-  0xcc, //                               jmp begin
+  0x49, 0x8b, 0x29, //                         mov rbp, [r9]
+  0x49, 0x8b, 0x79, 0x08, //                   mov rdi, [r9 + 8]
+  0x49, 0x8b, 0x49, 0x10, //                   mov rcx, [r9 + 16]
+  0x49, 0x8b, 0x41, 0x18, //                   mov rax, [r9 + 24]
+  0x49, 0x83, 0xc1, 0x20, //                   add r9, 32
+  0x83, 0xfd, 0x01, 0x74, 0x18, //             cmp ebp, 1; je fill
+  0x83, 0xfd, 0x02, 0x74, 0x1c, //             cmp ebp, 2; je compare
+  0x83, 0xfd, 0x03, 0x74, 0x32, //             cmp ebp, 3; je convert
+  0x83, 0xfd, 0x04, 0x74, 0x4c, //             cmp ebp, 4; je touch
+  0x83, 0xfd, 0x05, 0x74, 0x5f, //             cmp ebp, 5; je watch
+  0xe6, DONE_PORT, //                          out DONE_PORT, al
+  0xeb, 0xcc, //                               jmp begin
   // fill:
-  0x48,
-  0xc1,
-  0xe9,
-  0x03, //                   shr rcx, 3
-  0xf3,
-  0x48,
-  0xab, //                         rep stosq
-  0xeb,
-  0xc7, //                               jmp next
+  0x48, 0xc1, 0xe9, 0x03, //                   shr rcx, 3
+  0xf3, 0x48, 0xab, //                         rep stosq
+  0xeb, 0xc7, //                               jmp next
   // compare:
-  0x48,
-  0xc1,
-  0xe9,
-  0x03, //                   shr rcx, 3
-  0xf3,
-  0x48,
-  0xaf, //                         repe scasq
-  0x74,
-  0xbe, //                               je next
-  0x48,
-  0x83,
-  0xef,
-  0x08, //                   sub rdi, 8
-  0x48,
-  0x8b,
-  0x17, //                         mov rdx, [rdi]
-  0x49,
-  0x89,
-  0x38, //                         mov [r8], rdi
-  0x49,
-  0x89,
-  0x50,
-  0x08, //                   mov [r8 + 8], rdx
-  0xe6,
-  DIFFERS_PORT, //                       out DIFFERS_PORT, al
-  0xeb,
-  0xac, //                               jmp next
+  0x48, 0xc1, 0xe9, 0x03, //                   shr rcx, 3
+  0xf3, 0x48, 0xaf, //                         repe scasq
+  0x74, 0xbe, //                               je next
+  0x48, 0x83, 0xef, 0x08, //                   sub rdi, 8
+  0x48, 0x8b, 0x17, //                         mov rdx, [rdi]
+  0x49, 0x89, 0x38, //                         mov [r8], rdi
+  0x49, 0x89, 0x50, 0x08, //                   mov [r8 + 8], rdx
+  0xe6, DIFFERS_PORT, //                       out DIFFERS_PORT, al
+  0xeb, 0xac, //                               jmp next
   // convert:
-  0x48,
-  0x89,
-  0xfb, //                         mov rbx, rdi
-  0x48,
-  0xc1,
-  0xe9,
-  0x0c, //                   shr rcx, 12
-  0x48,
-  0x89,
-  0xc2, //                         mov rdx, rax
-  0xb8,
-  0x0c,
-  0x00,
-  0x00,
-  0x00, //             mov eax, KVM_HC_MAP_GPA_RANGE
-  0x0f,
-  0x01,
-  0xd9, //                         vmmcall; KVM patches it where the processor has vmcall
-  0x49,
-  0x89,
-  0x40,
-  0x10, //                   mov [r8 + 16], rax
-  0x48,
-  0x85,
-  0xc0, //                         test rax, rax
-  0x74,
-  0x91, //                               je next
-  0xe6,
-  REFUSED_PORT, //                       out REFUSED_PORT, al
-  0xeb,
-  0x8d, //                               jmp next
+  0x48, 0x89, 0xfb, //                         mov rbx, rdi
+  0x48, 0xc1, 0xe9, 0x0c, //                   shr rcx, 12
+  0x48, 0x89, 0xc2, //                         mov rdx, rax
+  0xb8, 0x0c, 0x00, 0x00, 0x00, //             mov eax, KVM_HC_MAP_GPA_RANGE
+  0x0f, 0x01, 0xd9, //                         vmmcall; KVM patches it where the processor has vmcall
+  0x49, 0x89, 0x40, 0x10, //                   mov [r8 + 16], rax
+  0x48, 0x85, 0xc0, //                         test rax, rax
+  0x74, 0x91, //                               je next
+  0xe6, REFUSED_PORT, //                       out REFUSED_PORT, al
+  0xeb, 0x8d, //                               jmp next
   // touch:
-  0x48,
-  0x8b,
-  0x07, //                         mov rax, [rdi]
-  0x48,
-  0x81,
-  0xc7,
-  0x00,
-  0x10,
-  0x00,
-  0x00, // add rdi, 4096
-  0x48,
-  0x81,
-  0xe9,
-  0x00,
-  0x10,
-  0x00,
-  0x00, // sub rcx, 4096
-  0x75,
-  0xed, //                               jne touch
-  0xe9,
-  0x75,
-  0xff,
-  0xff,
-  0xff, //             jmp next
+  0x48, 0x8b, 0x07, //                         mov rax, [rdi]
+  0x48, 0x81, 0xc7, 0x00, 0x10, 0x00, 0x00, // add rdi, 4096
+  0x48, 0x81, 0xe9, 0x00, 0x10, 0x00, 0x00, // sub rcx, 4096
+  0x75, 0xed, //                               jne touch
+  0xe9, 0x75, 0xff, 0xff, 0xff, //             jmp next
   // watch:
-  0x48,
-  0x8b,
-  0x07, //                         mov rax, [rdi]
-  0xeb,
-  0xfb, //                               jmp watch
+  0x48, 0x8b, 0x07, //                         mov rax, [rdi]
+  0xeb, 0xfb, //                               jmp watch
 ];
 
 // Every exception comes here, with its number on the stack above what the processor put there.
+// prettier-ignore
 const EXCEPTION_BYTES = [
-  0x0f,
-  0x20,
-  0xd0, //                         mov rax, cr2
-  0x49,
-  0x89,
-  0x40,
-  0x18, //                   mov [r8 + 24], rax
-  0x49,
-  0x89,
-  0x60,
-  0x20, //                   mov [r8 + 32], rsp
-  0xe6,
-  EXCEPTION_PORT, //                     out EXCEPTION_PORT, al
+  0x0f, 0x20, 0xd0, //                         mov rax, cr2
+  0x49, 0x89, 0x40, 0x18, //                   mov [r8 + 24], rax
+  0x49, 0x89, 0x60, 0x20, //                   mov [r8 + 32], rsp
+  0xe6, EXCEPTION_PORT, //                     out EXCEPTION_PORT, al
   0xf4, //                                     hlt
 ];
 

@@ -19,34 +19,20 @@ const PORT = 0x10;
 const HANG_MS = 300_000;
 
 // rdi: the word's address; rbx: what it was; r8: where to count; r9: LAST.
+// prettier-ignore
 const BYTES = [
   // spin:
-  0x49,
-  0xff,
-  0x00, // inc qword [r8]
-  0x48,
-  0x8b,
-  0x07, // mov rax, [rdi]
-  0x48,
-  0x39,
-  0xd8, // cmp rax, rbx
-  0x74,
-  0xf5, //       je spin
-  0x48,
-  0x89,
-  0xc3, // mov rbx, rax
-  0xe7,
-  PORT, //       out PORT, eax
-  0x4c,
-  0x39,
-  0xc8, // cmp rax, r9
-  0x75,
-  0xeb, //       jne spin
+  0x49, 0xff, 0x00, // inc qword [r8]
+  0x48, 0x8b, 0x07, // mov rax, [rdi]
+  0x48, 0x39, 0xd8, // cmp rax, rbx
+  0x74, 0xf5, //       je spin
+  0x48, 0x89, 0xc3, // mov rbx, rax
+  0xe7, PORT, //       out PORT, eax
+  0x4c, 0x39, 0xc8, // cmp rax, r9
+  0x75, 0xeb, //       jne spin
   // last:
-  0xf3,
-  0x90, //       pause
-  0xeb,
-  0xfc, //       jmp last
+  0xf3, 0x90, //       pause
+  0xeb, 0xfc, //       jmp last
 ];
 
 /** The last loop, which reads no memory: from, and up to. */
