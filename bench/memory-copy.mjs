@@ -45,14 +45,14 @@ export default {
           name: `memory-copy ${way} ${text}`,
           target: { host: target, lab: undefined },
           ours: through(copy),
-          baseline: async (n) => (await program.call('walk', n))[0],
+          baseline: async (n) => (await program.call(way === 'write' ? 'walk-write' : 'walk', n))[0],
         });
         if (size > MiB) continue;
         await bench.compare({
           ...common,
           name: `memory-copy ${way} ${text}, in cache`,
           ours: again(copy),
-          baseline: async (n) => (await program.call('hot', n))[0],
+          baseline: async (n) => (await program.call(way === 'write' ? 'hot-write' : 'hot', n))[0],
         });
       }
       await program.close();
