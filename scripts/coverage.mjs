@@ -3,30 +3,39 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { basename, dirname, join, normalize, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import libCoverage from 'istanbul-lib-coverage';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const floorsFile = join(root, 'coverage-floors.json');
 const objects = join(root, 'build/debug/tree/build/Release/obj.target/node_kvm/native');
 
-export const coverageArgv = (shared) => [
+/** Options by which vitest leaves what ran of lib in a folder. */
+export const coverageArgv = (folder) => [
   '--coverage.enabled',
   '--coverage.provider=v8',
-  '--coverage.reporter=json-summary',
+  '--coverage.reporter=json',
   '--coverage.include=lib/**/*.ts',
-  `--coverage.reportsDirectory=${join(shared, 'lib')}`,
+  `--coverage.reportsDirectory=${folder}`,
   '--coverage.reportOnFailure',
 ];
 
 /** The counters of native are written where the processes of the lab may write, below the path of the object file. */
 export const coverageEnv = (shared) => ({ NODE_KVM_ADDON: 'debug', GCOV_PREFIX: join(shared, 'gcov') });
 
-/** Prints the table; gives a line for each figure below its floor. */
-export function coverageProblems(shared) {
+/**
+ * Prints the table; gives a line for each figure below its floor. `folders` have what ran of lib, `shared` what ran of
+ * native.
+ */
+export function coverageProblems(shared, folders) {
   const problems = [];
   const figures = {};
-  const lib = join(shared, 'lib/coverage-summary.json');
-  if (existsSync(lib)) Object.assign(figures, libFigures(JSON.parse(readFileSync(lib, 'utf8'))));
-  else problems.push('lib: no coverage was written');
+  const merged = libCoverage.createCoverageMap();
+  for (const folder of folders) {
+    const file = join(folder, 'coverage-final.json');
+    if (existsSync(file)) merged.merge(JSON.parse(readFileSync(file, 'utf8')));
+    else problems.push(`lib: ${basename(folder)} was not written`);
+  }
+  Object.assign(figures, libFigures(merged));
   const counters = join(shared, 'gcov', objects);
   if (existsSync(counters)) Object.assign(figures, nativeFigures(counters));
   else problems.push('native: no coverage was written');
@@ -54,10 +63,10 @@ export function coverageProblems(shared) {
 const percent = ({ covered, total }) => (total === 0 ? 100 : (100 * covered) / total);
 
 /** A figure for each room of lib, and for all of it. */
-function libFigures(summary) {
+function libFigures(coverage) {
   const rooms = new Map();
-  for (const [file, { lines, branches }] of Object.entries(summary)) {
-    if (file === 'total') continue;
+  for (const file of coverage.files()) {
+    const { lines, branches } = coverage.fileCoverageFor(file).toSummary();
     const [first, ...rest] = file.slice(join(root, 'lib').length + 1).split(sep);
     const names = ['lib', rest.length > 0 ? `lib/${first}` : 'lib/*.ts'];
     for (const name of names) {

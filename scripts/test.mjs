@@ -18,7 +18,7 @@ const minute = 60_000;
 const rings = {
   lint: () => commands('lint', [['scripts/lint.mjs']]),
   docs: () => commands('docs', [['scripts/docs.mjs']]),
-  unit: () => hostRing('unit', 'unit'),
+  unit: unitRing,
   kvm: () => onHost('kvm on the host', 'kvm'),
   fuzz: fuzzRing,
   asan: () => sanitizerRing('asan'),
@@ -56,6 +56,7 @@ for (const ring of wanted) {
 const scratch = mkdtempSync(join(tmpdir(), 'node-kvm-test-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 const results = new Results(root);
+const unitCoverage = join(scratch, 'coverage of unit');
 /** The reports of the kvm ring, by place, for the conformance ring. */
 const reports = [];
 
@@ -89,11 +90,16 @@ async function commands(name, list) {
   results.add(name, result);
 }
 
-async function hostRing(name, project) {
+async function hostRing(name, project, more) {
   say(`ring ${name}`);
   const report = join(scratch, `${project}.json`);
-  results.addReport(name, report, await run(vitestArgv([project], report)));
+  results.addReport(name, report, await run(vitestArgv([project], report, more)));
   return report;
+}
+
+/** Needs nothing, so what it covers is the same on every host. */
+async function unitRing() {
+  await hostRing('unit', 'unit', coverageArgv(unitCoverage));
 }
 
 function refusal() {
@@ -215,15 +221,18 @@ async function sanitizerRing(kind) {
 }
 
 /**
- * The tests of units, handles and addon on the debug build, in the lab, so that what they cover does not depend on this
- * host's KVM. Not those of faults and conformance: they cover little more, and take longer than all others.
+ * The tests of handles and addon on the debug build, in the lab, so that what they cover does not depend on this host's
+ * KVM; what the units cover is added. Not those of faults and conformance: they cover little more, and take longer than
+ * all others.
  */
 async function debugRing() {
+  if (!wanted.includes('unit')) await unitRing();
   if (!(await built('debug', 'debug'))) return;
-  await inLab('debug, with coverage', ['unit', 'kvm'], {
-    argv: (shared) => ['test/unit', 'test/native', 'test/kvm', ...coverageArgv(shared)],
+  const covered = (shared) => join(shared, 'coverage of kvm');
+  await inLab('debug, with coverage', ['kvm'], {
+    argv: (shared) => ['test/native', 'test/kvm', ...coverageArgv(covered(shared))],
     env: coverageEnv,
-    after: coverageProblems,
+    after: (shared) => coverageProblems(shared, [unitCoverage, covered(shared)]),
     timeoutMs: 30 * minute,
   });
 }
