@@ -11,7 +11,7 @@ import { describeMachine, drawTable } from './harness/table.mjs';
 const usage = `usage: npm run bench -- [--json FILE] [--lab] [--quick] [--list] [name...]
   --json   write the rows to FILE as well
   --lab    run in the lab
-  --quick  fewer rounds: for a look, not for figures to quote
+  --quick  fewer rounds: for a look, not for figures to quote, and a missed target is no failure
   --list   name the benchmarks
 Exit codes: 0 every target met, 1 a target missed or a benchmark failed, 2 wrong usage.`;
 
@@ -89,7 +89,8 @@ async function main() {
   for (const name of names) rows.push(...(await runOne(name, failures)));
   console.log(drawTable(rows));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(rows, undefined, 2)}\n`);
-  return rows.some(({ ok, failed }) => ok === false || failed !== undefined) ? 1 : 0;
+  // A quick run has too few rounds to hold a figure against its target.
+  return rows.some(({ ok, failed }) => failed !== undefined || (ok === false && !values.quick)) ? 1 : 0;
 }
 
 /** A benchmark in a process of its own; its rows. */
