@@ -42,6 +42,8 @@ export abstract class VcpuPreFault extends VcpuRun {
    * 0n. Touches private memory where the range is private. Completes the last exit first, whose place in the mapping
    * the kernel may overwrite. Needs KVM_CAP_PRE_FAULT_MEMORY. *KVM_PRE_FAULT_MEMORY*
    *
+   * On Linux 6.12 it may not end where a memslot was deleted since this vCPU last ran: run the vCPU once before.
+   *
    * @throws KvmSystemError where not even the first page could be mapped: ENOENT (no memslot), EFAULT (private memory
    * without guest_memfd), EOPNOTSUPP (not on this VM, or not yet), EAGAIN and EINTR (call it again).
    */
