@@ -287,7 +287,7 @@ export abstract class AccessibleMemory extends AddressSpace {
 
   /** Where a range is in the window; -1 where it is not, or where it takes a closer look to say whether it may be. */
   #inWindow(gpa: bigint, length: number, options: AccessOptions | undefined): number {
-    if (typeof gpa !== 'bigint' || options !== undefined) return -1;
+    if (typeof gpa !== 'bigint' || typeof length !== 'number' || options !== undefined) return -1;
     // Not exact above 2^53, where no window is.
     const at = Number(gpa) - this.#windowStart;
     const inside = at >= 0 && length > 0 && at + length <= this.#window.length;

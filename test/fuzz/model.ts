@@ -30,7 +30,10 @@ export interface ModelRegion {
   readonly ownsSide: boolean;
   readonly readonly: boolean;
   readonly logDirty: boolean;
+  /** What the guest wrote since the log was last read: pages of the region. */
   readonly dirty: Set<number>;
+  /** What the guest ever read: a kernel that maps a page for writing at a read may log it then. */
+  readonly read: Set<number>;
 }
 
 export type Side = 'shared' | 'private';
@@ -95,7 +98,10 @@ export class ModelVm {
     if (write !== undefined && region.readonly) return { exit: 'mmio' };
     const [bytes, at] = this.#place(region, page, isPrivate);
     if (isPrivate) region.side!.allocated.add(at);
-    if (write === undefined) return { exit: 'hlt', value: bytes[at]! };
+    if (write === undefined) {
+      region.read.add(page - region.first);
+      return { exit: 'hlt', value: bytes[at]! };
+    }
     bytes[at] = write;
     if (region.logDirty) region.dirty.add(page - region.first);
     return { exit: 'hlt', value: write };

@@ -224,6 +224,9 @@ describe('access to guest memory', () => {
     expect(() => guest.read(0x10000n, -1)).toThrow(RangeError);
     expect(() => guest.read(0x10000n, 1.5)).toThrow(RangeError);
     expect(() => guest.read(0x10000n, 8n as never)).toThrow(TypeError);
+    // Also where the last copy went, which has a quick check of its own.
+    guest.read(0x10000n, 8);
+    expect(() => guest.read(0x10000n, 8n as never)).toThrow(/for length but received 8n/);
     expect(() => guest.write(0x10000n, 'text' as never)).toThrow(TypeError);
     expect(() => guest.fill(0x10000n, 1, 256)).toThrow(RangeError);
     expect(() => guest.read(0x10000n, 8, { sides: 'shared' } as never)).toThrow(/did you mean/);
