@@ -55,8 +55,20 @@ export class GuestMemory extends ConvertibleMemory {
       region.remove();
       throw error;
     }
+    this.#noteReachable(region);
     this.guard.changed(region.start, region.end);
     return region;
+  }
+
+  /** Where the range was private already, no conversion has said that the guest reaches these pages now. */
+  #noteReachable(region: MemoryRegion): void {
+    const { start, end, privatePages } = region;
+    if (privatePages === undefined) return;
+    for (const interval of this.attributeMap.intervals(start / args.PAGE_SIZE, end / args.PAGE_SIZE)) {
+      if (interval.value !== 'private') continue;
+      const from = interval.start * args.PAGE_SIZE;
+      privatePages.reachable(region.privateOffset(from), interval.end * args.PAGE_SIZE - from);
+    }
   }
 
   /** Takes a region away: the slot first, then its views are detached, then its memory is unmapped. Idempotent. */

@@ -32,7 +32,7 @@ export interface ModelRegion {
   readonly logDirty: boolean;
   /** What the guest wrote since the log was last read: pages of the region. */
   readonly dirty: Set<number>;
-  /** What the guest ever read: a kernel that maps a page for writing at a read may log it then. */
+  /** What the guest or a pre-fault ever read: a kernel that maps a page for writing at a read may log it then. */
   readonly read: Set<number>;
 }
 

@@ -136,7 +136,10 @@ const STEPS = {
     if (closedSide(model, first, count) || pages.some((page) => model.at(page) === undefined)) return;
     if (pages.some((page) => model.attributes[page] === 'private' && model.at(page)!.side === undefined)) return;
     await call();
-    for (const page of pages) if (model.attributes[page] === 'private') model.allocate(page, 1);
+    for (const page of pages) {
+      if (model.attributes[page] === 'private') model.allocate(page, 1);
+      else model.at(page)!.read.add(page - model.at(page)!.first);
+    }
   },
   /** Past the address space, on the file itself. */
   guestMemfd({ guestMemfds }, a, b, c, d) {

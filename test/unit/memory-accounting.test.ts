@@ -48,6 +48,26 @@ describe('the account (with plain buffers for a VM)', () => {
     expect(guest.account().private.populated).toEqual({ atLeast: 0, atMost: 0 });
   });
 
+  it('counts what a guest_memfd that is bound again lets the guest reach', () => {
+    const { vm, guest } = open();
+    const file = vm.createGuestMemfd(32n * 4096n);
+    const at = (offset: bigint): Parameters<GuestMemory['add']>[0] => ({
+      gpa: 0x80000n,
+      size: 4 * page,
+      private: { guestMemfd: file, offset },
+    });
+    // Of these pages it is known that nobody holds them.
+    const punched = guest.add(at(0x10000n));
+    guest.discard({ gpa: 0x80000n, size: 4 * page, side: 'private' });
+    expect(guest.account(punched).private.populated.atMost).toBe(0);
+    punched.remove();
+    guest.add({ ...at(0n), attributes: 'private' }).remove();
+    // The range is still private, and now it is those pages that the guest reaches by it.
+    const again = guest.add(at(0x10000n));
+    expect(guest.attributes.at(0x80000n)).toBe('private');
+    expect(guest.account(again).private.populated.atMost).toBe(4 * page);
+  });
+
   it('counts a hole in private memory as reachable again', () => {
     const { guest } = open();
     guest.convert({ gpa: 0x10000n, size: 4 * page, to: 'private' });
