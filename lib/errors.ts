@@ -104,6 +104,29 @@ export class KvmFirmwareError extends KvmError {
 }
 setName(KvmFirmwareError, 'KvmFirmwareError');
 
+export interface KvmFormatErrorOptions {
+  /** What the bytes were taken for: `'bzImage'`, `'ELF'`. */
+  readonly format: string;
+  /** The field or part that is wrong, by the name that the format's specification gives it. */
+  readonly field: string;
+  readonly cause?: unknown;
+}
+
+/** A kernel image, firmware, table or report is not what its format demands. `code` is `'ERR_KVM_FORMAT'`. */
+export class KvmFormatError extends KvmError {
+  /** What the bytes were taken for. */
+  readonly format: string;
+  /** The field or part that is wrong. */
+  readonly field: string;
+
+  constructor(message: string, options: KvmFormatErrorOptions) {
+    super(`${options.format}: ${options.field}: ${message}`, 'ERR_KVM_FORMAT', causeOf(options));
+    this.format = options.format;
+    this.field = options.field;
+  }
+}
+setName(KvmFormatError, 'KvmFormatError');
+
 /** What the message of a {@link KvmSystemError} says beside the system call's name and its errno. */
 export interface WrapOptions {
   /** What failed, instead of the system call's name: `'Binding slot 3'`. */
