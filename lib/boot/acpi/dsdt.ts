@@ -51,6 +51,6 @@ export function dsdt({ serialPorts, virtioMmio, pvpanic }: Devices): Uint8Array 
       ]),
     );
   }
-  const softOff = name('\\_S5', aPackage([integer(S5_SLEEP_TYPE), integer(S5_SLEEP_TYPE), integer(0), integer(0)]));
-  return table('DSDT', 2, Uint8Array.from([...softOff, ...scope('\\_SB', devices)]));
+  const softOff = name('_S5', aPackage([integer(S5_SLEEP_TYPE), integer(S5_SLEEP_TYPE), integer(0), integer(0)]));
+  return table('DSDT', 2, Uint8Array.from([...softOff, ...scope('_SB', devices)]));
 }
