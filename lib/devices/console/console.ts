@@ -130,7 +130,7 @@ export class VirtioConsole extends VirtioDevice {
         this.#send(message(0, CONSOLE_PORT, 1));
         if (this.#size.columns > 0) this.#send(message(0, RESIZE, 0, sizeBytes(this.#size.rows, this.#size.columns)));
       } else {
-        this.#send(message(id, PORT_NAME, 1, Buffer.from(`${port.name}\0`)));
+        this.#send(message(id, PORT_NAME, 1, Buffer.from(port.name)));
       }
       this.#send(message(id, PORT_OPEN, 1));
     } else if (event === PORT_OPEN) {
