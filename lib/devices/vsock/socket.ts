@@ -4,7 +4,7 @@ import type { Op, Packet, ReceivedPacket } from './packet.ts';
 import { NO_MORE_RECEIVE, NO_MORE_SEND, OP } from './packet.ts';
 
 /** What the guest may have under way to us. */
-const BUFFER = 256 * 1024;
+export const BUFFER_SIZE = 256 * 1024;
 /** One packet carries at most this much, so that connections take turns. */
 const MAX_PAYLOAD = 64 * 1024;
 
@@ -41,7 +41,7 @@ export class VsockSocket extends Duplex {
 
   /** @internal made by the device */
   constructor(localPort: number, remotePort: number, link: Link) {
-    super({ allowHalfOpen: true, readableHighWaterMark: BUFFER, writableHighWaterMark: MAX_PAYLOAD });
+    super({ allowHalfOpen: true, readableHighWaterMark: BUFFER_SIZE, writableHighWaterMark: MAX_PAYLOAD });
     this.localPort = localPort;
     this.remotePort = remotePort;
     this.#link = link;
@@ -61,12 +61,12 @@ export class VsockSocket extends Duplex {
   }
 
   /** @internal a packet of an open connection */
-  take(packet: ReceivedPacket): void {
+  receive(packet: ReceivedPacket): void {
     this.#credit(packet);
     switch (packet.op) {
       case OP.rw:
         // More than there was room for is a guest that does not keep to the protocol.
-        if (packet.payload.byteLength > BUFFER - (this.#received - this.#forwarded)) this.#reset('the guest sent more than it had credit for');
+        if (packet.payload.byteLength > BUFFER_SIZE - (this.#received - this.#forwarded)) this.#reset('the guest sent more than it had credit for');
         else if (packet.payload.byteLength > 0 && !this.#peerEnded) {
           this.#received += packet.payload.byteLength;
           if (this.push(packet.payload)) this.#passOn();
@@ -138,7 +138,7 @@ export class VsockSocket extends Duplex {
   #passOn(): void {
     this.#forwarded = this.#received;
     // Told early enough that the guest never waits for it, and not for each packet.
-    if (!this.#over && this.#connected && this.#forwarded - this.#told >= BUFFER / 4) this.#send(OP.creditUpdate);
+    if (!this.#over && this.#connected && this.#forwarded - this.#told >= BUFFER_SIZE / 4) this.#send(OP.creditUpdate);
   }
 
   #peerShutdown(flags: number): void {
@@ -177,7 +177,7 @@ export class VsockSocket extends Duplex {
   #send(op: Op, flags = 0, payload: Uint8Array = new Uint8Array()): void {
     this.#told = this.#forwarded;
     this.#link.send({
-      sourcePort: this.localPort, destinationPort: this.remotePort, op, flags, payload, bufferSize: BUFFER,
+      sourcePort: this.localPort, destinationPort: this.remotePort, op, flags, payload, bufferSize: BUFFER_SIZE,
       forwarded: this.#forwarded,
     });
   }

@@ -6,13 +6,13 @@ import { VirtioDevice } from '../virtio/device.ts';
 import type { Virtqueue } from '../virtio/queue.ts';
 import { decodePacket, encodeHeader, HEADER_SIZE, HOST_CID, OP } from './packet.ts';
 import type { Packet, ReceivedPacket } from './packet.ts';
-import { VsockSocket } from './socket.ts';
+import { BUFFER_SIZE, VsockSocket } from './socket.ts';
 
 const RECEIVE = 0;
 const TRANSMIT = 1;
 const QUEUE_SIZE = 256;
 /** A packet of the guest's is at most this large; the rest of a request is not looked at. */
-const MAX_PACKET = 256 * 1024 + HEADER_SIZE;
+const MAX_PACKET = BUFFER_SIZE + HEADER_SIZE;
 /** Packets for a guest that gives no buffers. Data is bounded by credit, so this bounds what is not data. */
 const MAX_WAITING = 4096;
 /** Connections of one guest at a time. */
@@ -126,7 +126,7 @@ export class VirtioVsock extends VirtioDevice {
     }
     const settle = this.#connecting.get(socket);
     if (settle === undefined) {
-      socket.take(packet);
+      socket.receive(packet);
       return;
     }
     this.#connecting.delete(socket);
@@ -147,7 +147,7 @@ export class VirtioVsock extends VirtioDevice {
     }
     const socket = new VsockSocket(packet.destinationPort, packet.sourcePort, this.#link);
     this.#add(socket);
-    this.#send({ ...control(packet.destinationPort, packet.sourcePort, OP.response), bufferSize: 256 * 1024 });
+    this.#send(control(packet.destinationPort, packet.sourcePort, OP.response));
     socket.connected(packet);
     onConnection(socket);
   }
@@ -212,5 +212,5 @@ function key(localPort: number, remotePort: number): string {
 }
 
 function control(sourcePort: number, destinationPort: number, op: Packet['op']): Packet {
-  return { sourcePort, destinationPort, op, flags: 0, bufferSize: 256 * 1024, forwarded: 0, payload: new Uint8Array() };
+  return { sourcePort, destinationPort, op, flags: 0, bufferSize: BUFFER_SIZE, forwarded: 0, payload: new Uint8Array() };
 }
