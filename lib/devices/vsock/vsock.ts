@@ -97,6 +97,8 @@ export class VirtioVsock extends VirtioDevice {
     this.#waiting = [];
     for (const [socket, settle] of this.#connecting) {
       this.#connecting.delete(socket);
+      // Nobody has it yet, so nobody could listen for its error.
+      this.#forget(socket);
       settle(Object.assign(new Error('vsock: the guest is gone'), { code: 'ECONNRESET' }));
     }
     for (const socket of [...this.#sockets.values()]) socket.cut('the device was reset');
