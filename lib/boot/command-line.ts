@@ -14,7 +14,7 @@ export function commandLineBytes(line: string, limit: number): Uint8Array {
   const bytes = Buffer.from(`${line}\0`);
   if (bytes.byteLength - 1 > limit) {
     throw new RangeError(
-      `Expected at most ${limit} bytes for cmdline, which is what this kernel takes, but it has ${bytes.byteLength - 1}`,
+      `Expected at most ${limit} bytes for cmdline, which this kernel takes, but it has ${bytes.byteLength - 1}`,
     );
   }
   return bytes;

@@ -1,4 +1,4 @@
-/** The states in which boot protocols hand the machine over, as register values and the descriptor table behind them. */
+/** The states in which boot protocols hand over the machine: register values, and the descriptor table behind them. */
 import type { Segment, Sregs } from '../abi/index.ts';
 import type { LaunchImage } from '../memory/launch-image.ts';
 import { identityPageTables } from './page-tables.ts';

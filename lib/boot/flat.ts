@@ -8,7 +8,7 @@ import type { BootOptions } from './image.ts';
 export type CpuMode = 'real' | 'protected' | 'long';
 
 export interface FlatOptions {
-  /** Where the first byte goes. Default: 1 MiB, in real mode 0x10000 (so cs 0 does not reach it: rip is then relative to cs 0x1000). */
+  /** Where the first byte goes. Default: 1 MiB; in real mode 0x10000, so that cs is 0x1000 and rip 0. */
   readonly load?: bigint;
   /** Where execution starts. Default: the first byte. */
   readonly entry?: bigint;

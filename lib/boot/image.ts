@@ -41,7 +41,8 @@ export function placeHigh(what: string, size: number, floor: bigint, limit: bigi
   const gpa = (limit - BigInt(size)) & ~0xfffn;
   if (gpa >= floor) return gpa;
   throw new RangeError(
-    `${what} of ${size} bytes does not fit between the kernel's end at ${hex(floor)} and ${hex(limit)}: give the guest more memory`,
+    `${what} of ${size} bytes does not fit between the kernel's end at ${hex(floor)} and ${hex(limit)}: ` +
+      'give the guest more memory',
   );
 }
 

@@ -64,7 +64,8 @@ export function bootKernel(bytes: Uint8Array, { protocol, flat, ...options }: Ke
   }
   if (chosen !== 'flat' && !protocols.includes(chosen)) {
     throw new RangeError(
-      `Expected one of ${[...protocols, 'flat'].join(', ')} for protocol, since the kernel is a ${format} file, but received ${chosen}`,
+      `Expected one of ${[...protocols, 'flat'].join(', ')} for protocol, since the kernel is a ${format} file, ` +
+        `but received ${chosen}`,
     );
   }
   switch (chosen) {

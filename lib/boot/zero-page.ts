@@ -1,4 +1,4 @@
-/** struct boot_params, the page by which Linux learns of its machine (*Zero Page*, and *The Linux/x86 Boot Protocol*). */
+/** struct boot_params, the page by which Linux learns of its machine (*Zero Page*, *The Linux/x86 Boot Protocol*). */
 import type { E820Entry } from './memory-map.ts';
 
 const PAGE = 4096;

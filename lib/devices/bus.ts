@@ -26,7 +26,10 @@ class AddressMap<D extends { readonly name: string }> {
     const end = start + size;
     const other = this.#ranges.find((range) => range.start < end && start < range.end);
     if (other !== undefined) {
-      throw new KvmError(`${device.name} at ${this.#what} 0x${start.toString(16)} would overlap with ${other.device.name}`, 'ERR_KVM_OVERLAP');
+      throw new KvmError(
+        `${device.name} at ${this.#what} 0x${start.toString(16)} would overlap with ${other.device.name}`,
+        'ERR_KVM_OVERLAP',
+      );
     }
     this.#ranges.push({ start, end, device });
     this.#ranges.sort((a, b) => a.start - b.start);
@@ -35,7 +38,7 @@ class AddressMap<D extends { readonly name: string }> {
   find(address: number): Range<D> | undefined {
     const last = this.#last;
     if (last !== undefined && address >= last.start && address < last.end) return last;
-    return this.#last = this.#ranges.find((range) => address >= range.start && address < range.end);
+    return (this.#last = this.#ranges.find((range) => address >= range.start && address < range.end));
   }
 }
 

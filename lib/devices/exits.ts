@@ -1,7 +1,7 @@
 /** Two ports by which a guest tells how it ended. */
 import type { PortDevice } from './ports.ts';
 
-/** A write ends the machine; the status is `value << 1 | 1`, so it is never 0 by accident (as isa-debug-exit has it). */
+/** A write ends the machine; the status is `value << 1 | 1`, never 0 by accident (as isa-debug-exit has it). */
 export class DebugExit implements PortDevice {
   readonly name = 'debug exit';
   readonly #onExit: (status: number) => void;
@@ -15,7 +15,7 @@ export class DebugExit implements PortDevice {
   }
 
   writePort(_offset: number, _size: number, value: number): void {
-    this.#onExit((value << 1 | 1) & 0xff);
+    this.#onExit(((value << 1) | 1) & 0xff);
   }
 }
 
@@ -39,7 +39,7 @@ export class Pvpanic implements PortDevice {
 
   writePort(_offset: number, _size: number, value: number): void {
     EVENTS.forEach((event, bit) => {
-      if ((value & 1 << bit) !== 0) this.#onEvent(event);
+      if ((value & (1 << bit)) !== 0) this.#onEvent(event);
     });
   }
 }

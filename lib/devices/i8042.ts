@@ -42,9 +42,11 @@ export class I8042 implements PortDevice {
     if (offset !== COMMAND) return;
     const command = value & 0xff;
     if ((command & PULSE) === PULSE && (command & RESET_LINE) === 0) this.#onReset();
-    else if (command === READ_CONFIGURATION) this.#answer = 0x30; // both ports off, no interrupts
+    else if (command === READ_CONFIGURATION)
+      this.#answer = 0x30; // both ports off, no interrupts
     else if (command === SELF_TEST) this.#answer = 0x55;
-    else if (command === TEST_PORT_1) this.#answer = 0x01; // the clock line is stuck: nothing is plugged in
+    else if (command === TEST_PORT_1)
+      this.#answer = 0x01; // the clock line is stuck: nothing is plugged in
     else if (command === READ_OUTPUT_PORT) this.#answer = 0x01;
   }
 }

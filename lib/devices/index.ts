@@ -1,4 +1,4 @@
-/** Devices of a machine. They know guest memory and an interrupt line, nothing of KVM: each can be tried on a buffer. */
+/** Devices of a machine. They know guest memory and an interrupt line, not KVM: each can be tried on a buffer. */
 export { MmioBus, PortBus } from './bus.ts';
 export { UNCONNECTED } from './ports.ts';
 export type { DeviceMemory, InterruptLine, MmioDevice, PortDevice } from './ports.ts';

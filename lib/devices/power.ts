@@ -55,8 +55,8 @@ export class PowerManagement implements PortDevice {
     if (offset >= 8) return this.timer() >>> (8 * (offset - 8));
     const registers = [this.#status, this.#enable, this.#control, 0xffff];
     const low = registers[offset >> 1]!;
-    const high = size === 4 ? registers[(offset >> 1) + 1] ?? 0xffff : 0;
-    return ((low >>> (8 * (offset & 1))) | high << 16) >>> 0;
+    const high = size === 4 ? (registers[(offset >> 1) + 1] ?? 0xffff) : 0;
+    return ((low >>> (8 * (offset & 1))) | (high << 16)) >>> 0;
   }
 
   writePort(offset: number, size: number, value: number): void {
@@ -75,7 +75,7 @@ export class PowerManagement implements PortDevice {
 
   /** The PM timer, 32 bits. */
   timer(): number {
-    return Number(this.#now() * BigInt(PM_TIMER_HZ) / 1_000_000_000n & 0xffff_ffffn);
+    return Number(((this.#now() * BigInt(PM_TIMER_HZ)) / 1_000_000_000n) & 0xffff_ffffn);
   }
 
   reset(): void {
@@ -85,8 +85,8 @@ export class PowerManagement implements PortDevice {
   }
 
   #writeControl(value: number): void {
-    this.#control = value & ~CONTROL_SLEEP_ENABLE | CONTROL_SCI_ENABLE;
-    if ((value & CONTROL_SLEEP_ENABLE) !== 0 && (value >> CONTROL_SLEEP_TYPE_SHIFT & 7) === this.#options.softOff) {
+    this.#control = (value & ~CONTROL_SLEEP_ENABLE) | CONTROL_SCI_ENABLE;
+    if ((value & CONTROL_SLEEP_ENABLE) !== 0 && ((value >> CONTROL_SLEEP_TYPE_SHIFT) & 7) === this.#options.softOff) {
       this.#options.onPowerOff();
     }
   }
@@ -117,5 +117,5 @@ export class ResetRegister implements PortDevice {
 }
 
 function merge(old: number, offset: number, shifted: number): number {
-  return (offset & 1) === 0 ? old & 0xff00 | shifted : old & 0xff | shifted;
+  return (offset & 1) === 0 ? (old & 0xff00) | shifted : (old & 0xff) | shifted;
 }

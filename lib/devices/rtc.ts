@@ -44,26 +44,35 @@ export class Rtc implements PortDevice {
     // Bit 7 of the index masks NMIs on a PC.
     if (offset === INDEX) this.#index = value & 0x7f;
     else if (this.#index === STATUS_A) this.#memory[STATUS_A] = value & 0x7f;
-    else if (this.#index === STATUS_B) this.#memory[STATUS_B] = value & 0xff | B_24_HOURS;
+    else if (this.#index === STATUS_B) this.#memory[STATUS_B] = (value & 0xff) | B_24_HOURS;
     else if (this.#index > STATUS_D && this.#index !== CENTURY) this.#memory[this.#index] = value;
   }
 
   #time(index: number): number | undefined {
     const date = new Date(this.#now());
     switch (index) {
-      case 0x00: return date.getUTCSeconds();
-      case 0x02: return date.getUTCMinutes();
-      case 0x04: return date.getUTCHours();
-      case 0x06: return date.getUTCDay() + 1;
-      case 0x07: return date.getUTCDate();
-      case 0x08: return date.getUTCMonth() + 1;
-      case 0x09: return date.getUTCFullYear() % 100;
-      case CENTURY: return Math.floor(date.getUTCFullYear() / 100);
-      default: return undefined;
+      case 0x00:
+        return date.getUTCSeconds();
+      case 0x02:
+        return date.getUTCMinutes();
+      case 0x04:
+        return date.getUTCHours();
+      case 0x06:
+        return date.getUTCDay() + 1;
+      case 0x07:
+        return date.getUTCDate();
+      case 0x08:
+        return date.getUTCMonth() + 1;
+      case 0x09:
+        return date.getUTCFullYear() % 100;
+      case CENTURY:
+        return Math.floor(date.getUTCFullYear() / 100);
+      default:
+        return undefined;
     }
   }
 }
 
 function bcd(value: number): number {
-  return Math.floor(value / 10) << 4 | value % 10;
+  return (Math.floor(value / 10) << 4) | (value % 10);
 }

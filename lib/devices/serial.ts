@@ -38,8 +38,8 @@ export interface SerialOptions {
 }
 
 /**
- * The device is what the guest sees; {@link stream} is the other end of the line: what the guest sends is read there, and
- * what is written there the guest receives. Output that nobody reads is held back as hardware does it, by a transmitter
+ * The device is what the guest sees; {@link stream} is the other end of the line: what the guest sends is read there,
+ * and what is written there the guest receives. Output that nobody reads is held back as hardware does it, by a transmitter
  * that is not empty, so a guest cannot fill the host's memory.
  */
 export class Serial implements PortDevice {
@@ -68,7 +68,11 @@ export class Serial implements PortDevice {
   #flushing = false;
   #blocked = false;
 
-  constructor(name: string, line: InterruptLine, { outputLimit = 65536, inputLimit = 4096, onChange }: SerialOptions = {}) {
+  constructor(
+    name: string,
+    line: InterruptLine,
+    { outputLimit = 65536, inputLimit = 4096, onChange }: SerialOptions = {},
+  ) {
     this.name = name;
     this.#line = line;
     this.#inputLimit = inputLimit;
@@ -84,15 +88,24 @@ export class Serial implements PortDevice {
 
   readPort(offset: number): number {
     switch (offset) {
-      case DATA: return (this.#lineControl & LCR_DLAB) !== 0 ? this.#divisor & 0xff : this.#takeReceived();
-      case INTERRUPT_ENABLE: return (this.#lineControl & LCR_DLAB) !== 0 ? this.#divisor >> 8 : this.#interruptEnable;
-      case INTERRUPT_IDENTIFICATION: return this.#identify();
-      case LINE_CONTROL: return this.#lineControl;
-      case MODEM_CONTROL: return this.#modemControl;
-      case LINE_STATUS: return (this.#blocked ? 0 : LSR_TRANSMITTER_EMPTY) | (this.#received.length > 0 ? LSR_DATA_READY : 0);
-      case MODEM_STATUS: return this.#modemStatus();
-      case SCRATCH: return this.#scratch;
-      default: return 0xff;
+      case DATA:
+        return (this.#lineControl & LCR_DLAB) !== 0 ? this.#divisor & 0xff : this.#takeReceived();
+      case INTERRUPT_ENABLE:
+        return (this.#lineControl & LCR_DLAB) !== 0 ? this.#divisor >> 8 : this.#interruptEnable;
+      case INTERRUPT_IDENTIFICATION:
+        return this.#identify();
+      case LINE_CONTROL:
+        return this.#lineControl;
+      case MODEM_CONTROL:
+        return this.#modemControl;
+      case LINE_STATUS:
+        return (this.#blocked ? 0 : LSR_TRANSMITTER_EMPTY) | (this.#received.length > 0 ? LSR_DATA_READY : 0);
+      case MODEM_STATUS:
+        return this.#modemStatus();
+      case SCRATCH:
+        return this.#scratch;
+      default:
+        return 0xff;
     }
   }
 
@@ -100,15 +113,16 @@ export class Serial implements PortDevice {
     const byte = value & 0xff;
     switch (offset) {
       case DATA:
-        if ((this.#lineControl & LCR_DLAB) !== 0) this.#divisor = this.#divisor & 0xff00 | byte;
+        if ((this.#lineControl & LCR_DLAB) !== 0) this.#divisor = (this.#divisor & 0xff00) | byte;
         else this.#transmit(byte);
         break;
       case INTERRUPT_ENABLE:
         if ((this.#lineControl & LCR_DLAB) !== 0) {
-          this.#divisor = this.#divisor & 0xff | byte << 8;
+          this.#divisor = (this.#divisor & 0xff) | (byte << 8);
         } else {
           // Drivers rely on an interrupt as soon as they ask for it with an empty transmitter.
-          if ((byte & ~this.#interruptEnable & IER_TRANSMITTER_EMPTY) !== 0 && !this.#blocked) this.#transmitterPending = true;
+          if ((byte & ~this.#interruptEnable & IER_TRANSMITTER_EMPTY) !== 0 && !this.#blocked)
+            this.#transmitterPending = true;
           this.#interruptEnable = byte & 0x0f;
         }
         break;
@@ -116,9 +130,15 @@ export class Serial implements PortDevice {
         this.#fifos = (byte & FCR_ENABLE) !== 0;
         if ((byte & FCR_CLEAR_RECEIVER) !== 0) this.#received = [];
         break;
-      case LINE_CONTROL: this.#lineControl = byte; break;
-      case MODEM_CONTROL: this.#modemControl = byte & 0x1f; break;
-      case SCRATCH: this.#scratch = byte; break;
+      case LINE_CONTROL:
+        this.#lineControl = byte;
+        break;
+      case MODEM_CONTROL:
+        this.#modemControl = byte & 0x1f;
+        break;
+      case SCRATCH:
+        this.#scratch = byte;
+        break;
     }
     this.#update();
   }
@@ -220,7 +240,7 @@ export class Serial implements PortDevice {
     if ((this.#modemControl & MCR_LOOP) === 0) return MSR_CONNECTED;
     // In loop-back the outputs are the inputs: DTR to DSR, RTS to CTS, OUT1 to RI, OUT2 to DCD.
     const { 0: dtr, 1: rts, 2: out1, 3: out2 } = [1, 2, 4, 8].map((bit) => ((this.#modemControl & bit) !== 0 ? 1 : 0));
-    return rts! << 4 | dtr! << 5 | out1! << 6 | out2! << 7;
+    return (rts! << 4) | (dtr! << 5) | (out1! << 6) | (out2! << 7);
   }
 
   #update(): void {

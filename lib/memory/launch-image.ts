@@ -1,7 +1,7 @@
 /**
  * What a guest is made of before its first instruction: bytes at guest physical addresses, in order, and the state of
- * the vCPU that starts. One value with three uses: a plain VM writes it, a confidential one launches it, the measurement
- * hashes it. Pure.
+ * the vCPU that starts. One value with three uses: a plain VM writes it, a confidential one launches it, the
+ * measurement hashes it. Pure.
  */
 import type { Regs, Sregs } from '../abi/index.ts';
 import { gpa as checkGpa } from '../arguments.ts';

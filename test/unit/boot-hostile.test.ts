@@ -1,4 +1,4 @@
-/** Kernel images are written by strangers: whatever their bytes, the answer is an image or an error that names a field. */
+/** Kernel images are written by strangers: whatever their bytes, the answer is an image or an error with a field. */
 import { describe, expect, it } from 'vitest';
 import { bootKernel, e820, examineKernel, ramRanges } from '../../lib/boot/index.ts';
 import { KvmError } from '../../lib/errors.ts';
@@ -11,15 +11,20 @@ const code = new Uint8Array(600).fill(0x90);
 const files: Record<string, Buffer> = {
   bzImage: bzImageFile(),
   'ELF, 64 bits': elfFile(64, 0x100_0000n, [{ gpa: 0x100_0000, bytes: code }, pvhNote(0x100_0000)]),
-  'ELF, 32 bits, multiboot': elfFile(32, 0x10_000cn, [{ gpa: 0x10_0000, bytes: Buffer.concat([multibootHeader(0), code]) }]),
-  'multiboot with addresses': Buffer.concat([multibootHeader(1 << 16, [0x10_0000, 0x10_0000, 0, 0x11_0000, 0x10_0020]), code]),
+  'ELF, 32 bits, multiboot': elfFile(32, 0x10_000cn, [
+    { gpa: 0x10_0000, bytes: Buffer.concat([multibootHeader(0), code]) },
+  ]),
+  'multiboot with addresses': Buffer.concat([
+    multibootHeader(1 << 16, [0x10_0000, 0x10_0000, 0, 0x11_0000, 0x10_0020]),
+    code,
+  ]),
 };
 
 /** A small generator with a seed, so that a failure can be had again. */
 function random(seed: number): () => number {
   let state = seed;
   return () => {
-    state = Math.imul(state ^ state >>> 15, state | 1) + 0x6d2b_79f5 | 0;
+    state = (Math.imul(state ^ (state >>> 15), state | 1) + 0x6d2b_79f5) | 0;
     return (state >>> 0) / 2 ** 32;
   };
 }
@@ -29,7 +34,8 @@ function attempt(file: Uint8Array, what: string): void {
     try {
       bootKernel(file, { ...machine, protocol });
     } catch (error) {
-      if (!(error instanceof KvmError) && !(error instanceof RangeError)) throw new Error(`${what}: ${String(error)}`, { cause: error });
+      if (!(error instanceof KvmError) && !(error instanceof RangeError))
+        throw new Error(`${what}: ${String(error)}`, { cause: error });
       expect(error.message, what).not.toMatch(/Offset is outside|Invalid typed array|undefined/);
     }
   }
@@ -37,12 +43,15 @@ function attempt(file: Uint8Array, what: string): void {
 
 describe.each(Object.entries(files))('%s', (name, file) => {
   it('is what it is taken for', () => {
-    expect(examineKernel(file).format).toBe(name.startsWith('ELF, 64') ? 'ELF' : name === 'bzImage' ? name : 'multiboot');
+    expect(examineKernel(file).format).toBe(
+      name.startsWith('ELF, 64') ? 'ELF' : name === 'bzImage' ? name : 'multiboot',
+    );
     expect(bootKernel(file, machine).vcpu).toBeDefined();
   });
 
   it('cut at any length', () => {
-    for (let length = 0; length < file.byteLength; length += length < 1200 ? 1 : 97) attempt(file.subarray(0, length), `${length} bytes of ${name}`);
+    for (let length = 0; length < file.byteLength; length += length < 1200 ? 1 : 97)
+      attempt(file.subarray(0, length), `${length} bytes of ${name}`);
   });
 
   it('with each byte of its headers at its extremes', () => {
@@ -62,7 +71,10 @@ describe.each(Object.entries(files))('%s', (name, file) => {
       const changed = Buffer.from(file);
       for (let count = Math.ceil(next() * 4); count > 0; count--) {
         const at = Math.floor(next() * (Math.min(file.byteLength, 0x300) - 4));
-        changed.writeUInt32LE(next() < 0.5 ? words[Math.floor(next() * words.length)]! : Math.floor(next() * 2 ** 32), at);
+        changed.writeUInt32LE(
+          next() < 0.5 ? words[Math.floor(next() * words.length)]! : Math.floor(next() * 2 ** 32),
+          at,
+        );
       }
       attempt(changed, `${name}, round ${round}`);
     }

@@ -12,7 +12,9 @@ export interface ElfPart {
 export function elfFile(bits: 32 | 64, entry: bigint, parts: readonly ElfPart[]): Buffer {
   const headerSize = bits === 64 ? 64 : 52;
   const stride = bits === 64 ? 56 : 32;
-  const file = Buffer.alloc(headerSize + stride * parts.length + parts.reduce((sum, { bytes }) => sum + bytes.byteLength, 0));
+  const file = Buffer.alloc(
+    headerSize + stride * parts.length + parts.reduce((sum, { bytes }) => sum + bytes.byteLength, 0),
+  );
   file.set([0x7f, 0x45, 0x4c, 0x46, bits === 64 ? 2 : 1, 1, 1]);
   file.writeUInt16LE(2, 16);
   file.writeUInt16LE(bits === 64 ? 62 : 3, 18);
@@ -28,15 +30,20 @@ export function elfFile(bits: 32 | 64, entry: bigint, parts: readonly ElfPart[])
     file.writeUInt16LE(parts.length, 44);
   }
   let offset = headerSize + stride * parts.length;
-  for (const [index, { type = 1, gpa, virtual = BigInt(gpa), bytes, memorySize = bytes.byteLength, align = 4 }] of parts.entries()) {
+  for (const [
+    index,
+    { type = 1, gpa, virtual = BigInt(gpa), bytes, memorySize = bytes.byteLength, align = 4 },
+  ] of parts.entries()) {
     const at = headerSize + stride * index;
     file.writeUInt32LE(type, at);
     if (bits === 64) {
-      [BigInt(offset), virtual, BigInt(gpa), BigInt(bytes.byteLength), BigInt(memorySize), BigInt(align)]
-        .forEach((value, field) => file.writeBigUInt64LE(value, at + 8 + 8 * field));
+      [BigInt(offset), virtual, BigInt(gpa), BigInt(bytes.byteLength), BigInt(memorySize), BigInt(align)].forEach(
+        (value, field) => file.writeBigUInt64LE(value, at + 8 + 8 * field),
+      );
     } else {
-      [offset, Number(virtual), gpa, bytes.byteLength, memorySize, 7, align]
-        .forEach((value, field) => file.writeUInt32LE(value, at + 4 + 4 * field));
+      [offset, Number(virtual), gpa, bytes.byteLength, memorySize, 7, align].forEach((value, field) =>
+        file.writeUInt32LE(value, at + 4 + 4 * field),
+      );
     }
     file.set(bytes, offset);
     offset += bytes.byteLength;
@@ -92,7 +99,7 @@ export function multibootHeader(flags: number, addresses: readonly number[] = []
   const bytes = Buffer.alloc(12 + 4 * addresses.length);
   bytes.writeUInt32LE(0x1bad_b002, 0);
   bytes.writeUInt32LE(flags, 4);
-  bytes.writeUInt32LE((-(0x1bad_b002 + flags)) >>> 0, 8);
+  bytes.writeUInt32LE(-(0x1bad_b002 + flags) >>> 0, 8);
   addresses.forEach((address, index) => bytes.writeUInt32LE(address, 12 + 4 * index));
   return bytes;
 }

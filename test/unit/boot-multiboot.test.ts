@@ -7,9 +7,11 @@ const machine = { ram, memoryMap: e820(ram) };
 const code = new Uint8Array(0x100).fill(0x90);
 
 describe('a multiboot image', () => {
-  const elf = elfFile(32, 0x40_000cn, [{ gpa: 0x40_0000, bytes: Buffer.concat([multibootHeader(0b11), code]), memorySize: 0x5000 }]);
+  const elf = elfFile(32, 0x40_000cn, [
+    { gpa: 0x40_0000, bytes: Buffer.concat([multibootHeader(0b11), code]), memorySize: 0x5000 },
+  ]);
 
-  it('as 32-bit ELF is entered with the loader\'s magic number', () => {
+  it("as 32-bit ELF is entered with the loader's magic number", () => {
     const image = bootMultiboot(elf, machine);
     expect(image.vcpu?.regs).toEqual({ rip: 0x40_000cn, rax: 0x2bad_b002n, rbx: 0x6000n, rflags: 2n });
     expect(image.vcpu?.sregs).toMatchObject({ cr0: 0x11n, cs: { db: true, l: false, limit: 0xffff_ffff } });
@@ -59,7 +61,10 @@ describe('a multiboot image', () => {
   });
 
   it('has its header in the first 8192 bytes, with the right checksum', () => {
-    expect(findMultibootHeader(Buffer.concat([Buffer.alloc(8192 - 12), multibootHeader(0)]))).toEqual({ offset: 8180, flags: 0 });
+    expect(findMultibootHeader(Buffer.concat([Buffer.alloc(8192 - 12), multibootHeader(0)]))).toEqual({
+      offset: 8180,
+      flags: 0,
+    });
     expect(findMultibootHeader(Buffer.concat([Buffer.alloc(8192), multibootHeader(0)]))).toBeUndefined();
     const wrong = multibootHeader(0);
     wrong.writeUInt32LE(1, 8);
@@ -71,8 +76,14 @@ describe('a multiboot image', () => {
 describe('a flat image', () => {
   it('starts in the mode that is asked for', () => {
     expect(bootFlat(code, machine).vcpu).toMatchObject({ regs: { rip: 0x10_0000n }, sregs: { cs: { l: true } } });
-    expect(bootFlat(code, machine, { mode: 'protected', entry: 0x10_0004n }).vcpu).toMatchObject({ regs: { rip: 0x10_0004n }, sregs: { cs: { db: true } } });
-    expect(bootFlat(code, machine, { mode: 'real' }).vcpu).toMatchObject({ regs: { rip: 0n }, sregs: { cs: { base: 0x1_0000n, selector: 0x1000 } } });
+    expect(bootFlat(code, machine, { mode: 'protected', entry: 0x10_0004n }).vcpu).toMatchObject({
+      regs: { rip: 0x10_0004n },
+      sregs: { cs: { db: true } },
+    });
+    expect(bootFlat(code, machine, { mode: 'real' }).vcpu).toMatchObject({
+      regs: { rip: 0n },
+      sregs: { cs: { base: 0x1_0000n, selector: 0x1000 } },
+    });
   });
 
   it('must lie in memory, below 1 MiB in real mode', () => {

@@ -11,10 +11,15 @@ const sum = (bytes: Uint8Array): number => bytes.reduce((total, byte) => total +
 
 describe('the memory map', () => {
   it('has RAM around the BIOS area, and from 4 GiB on what does not fit below 3 GiB', () => {
-    expect(ramRanges(8 * GiB)).toEqual([{ gpa: 0n, size: 3 * GiB }, { gpa: 0x1_0000_0000n, size: 5 * GiB }]);
+    expect(ramRanges(8 * GiB)).toEqual([
+      { gpa: 0n, size: 3 * GiB },
+      { gpa: 0x1_0000_0000n, size: 5 * GiB },
+    ]);
     expect(e820(ramRanges(8 * GiB))).toEqual([
-      { gpa: 0n, size: 0x9_fc00n, type: 1 }, { gpa: 0x9_fc00n, size: 0x400n, type: 2 },
-      { gpa: 0xe_0000n, size: 0x2_0000n, type: 2 }, { gpa: 0x10_0000n, size: BigInt(3 * GiB - 0x10_0000), type: 1 },
+      { gpa: 0n, size: 0x9_fc00n, type: 1 },
+      { gpa: 0x9_fc00n, size: 0x400n, type: 2 },
+      { gpa: 0xe_0000n, size: 0x2_0000n, type: 2 },
+      { gpa: 0x10_0000n, size: BigInt(3 * GiB - 0x10_0000), type: 1 },
       { gpa: 0x1_0000_0000n, size: BigInt(5 * GiB), type: 1 },
     ]);
     expect(() => ramRanges(4097)).toThrow(RangeError);
@@ -29,7 +34,9 @@ describe('ACPI', () => {
   it('has tables with right checksums that do not overlap and end below 1 MiB', () => {
     for (const { bytes } of parts) expect(sum(bytes)).toBe(0);
     const ends = [...parts].sort((a, b) => Number(a.gpa - b.gpa));
-    ends.forEach(({ gpa, bytes }, index) => expect(gpa + BigInt(bytes.byteLength)).toBeLessThanOrEqual(ends[index + 1]?.gpa ?? 0x10_0000n));
+    ends.forEach(({ gpa, bytes }, index) =>
+      expect(gpa + BigInt(bytes.byteLength)).toBeLessThanOrEqual(ends[index + 1]?.gpa ?? 0x10_0000n),
+    );
     expect(rsdp).toBe(0xe_0000n);
     expect(Buffer.from(bytesOf('RSDP').subarray(0, 8)).toString()).toBe('RSD PTR ');
     expect(sum(bytesOf('RSDP').subarray(0, 20))).toBe(0);

@@ -1,18 +1,42 @@
 import { describe, expect, it, vi } from 'vitest';
 import {
-  DebugExit, I8042, PM_TIMER_HZ, PortBus, MmioBus, PowerManagement, Pvpanic, ResetRegister, Rtc, Serial,
+  DebugExit,
+  I8042,
+  PM_TIMER_HZ,
+  PortBus,
+  MmioBus,
+  PowerManagement,
+  Pvpanic,
+  ResetRegister,
+  Rtc,
+  Serial,
 } from '../../lib/devices/index.ts';
 import type { PortDevice } from '../../lib/devices/index.ts';
 
 function line() {
   const levels: boolean[] = [];
-  return { levels, get level() { return levels.at(-1) ?? false; }, set: (level: boolean) => { levels.push(level); } };
+  return {
+    levels,
+    get level() {
+      return levels.at(-1) ?? false;
+    },
+    set: (level: boolean) => {
+      levels.push(level);
+    },
+  };
 }
 
 describe('the buses', () => {
   const echo = (name: string): PortDevice & { written: number[][] } => {
     const written: number[][] = [];
-    return { name, written, readPort: (offset) => 0x1000 + offset, writePort: (...access) => { written.push(access); } };
+    return {
+      name,
+      written,
+      readPort: (offset) => 0x1000 + offset,
+      writePort: (...access) => {
+        written.push(access);
+      },
+    };
   };
 
   it('take an access to the device that it begins in', () => {
@@ -24,7 +48,10 @@ describe('the buses', () => {
     bus.access('in', 0x107, 2, data);
     expect(data).toEqual(Uint8Array.of(0x07, 0x10));
     bus.access('out', 0x108, 2, Uint8Array.of(1, 2, 3, 4));
-    expect(second.written).toEqual([[0, 2, 0x0201], [0, 2, 0x0403]]);
+    expect(second.written).toEqual([
+      [0, 2, 0x0201],
+      [0, 2, 0x0403],
+    ]);
     expect(() => bus.add(0x109, 1, first)).toThrow(expect.objectContaining({ code: 'ERR_KVM_OVERLAP' }));
   });
 
@@ -39,7 +66,8 @@ describe('the buses', () => {
 });
 
 describe('the serial port', () => {
-  const write = (serial: Serial, ...pairs: [number, number][]) => pairs.forEach(([offset, value]) => serial.writePort(offset, 1, value));
+  const write = (serial: Serial, ...pairs: [number, number][]) =>
+    pairs.forEach(([offset, value]) => serial.writePort(offset, 1, value));
 
   it('sends to its stream, and says that it is ready for more', async () => {
     const serial = new Serial('com1', line());
@@ -47,7 +75,10 @@ describe('the serial port', () => {
       expect(serial.readPort(5) & 0x60).toBe(0x60);
       write(serial, [0, byte]);
     }
-    const [chunk] = await serial.stream.iterator({ destroyOnReturn: false }).next().then(({ value }) => [value as Buffer]);
+    const [chunk] = await serial.stream
+      .iterator({ destroyOnReturn: false })
+      .next()
+      .then(({ value }) => [value as Buffer]);
     expect(chunk!.toString()).toBe('hello\n');
   });
 
@@ -129,10 +160,10 @@ describe('what else a PC has', () => {
     now = 1_000_000_000n;
     expect(power.readPort(8, 4)).toBe(PM_TIMER_HZ);
     now = 1_200_000_000_000n;
-    expect(power.readPort(8, 4)).toBe(1200 * PM_TIMER_HZ % 2 ** 32);
-    power.writePort(4, 2, 3 << 10 | 1 << 13);
+    expect(power.readPort(8, 4)).toBe((1200 * PM_TIMER_HZ) % 2 ** 32);
+    power.writePort(4, 2, (3 << 10) | (1 << 13));
     expect(off).not.toHaveBeenCalled();
-    power.writePort(4, 2, 5 << 10 | 1 << 13);
+    power.writePort(4, 2, (5 << 10) | (1 << 13));
     expect(off).toHaveBeenCalledOnce();
   });
 

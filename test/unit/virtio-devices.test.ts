@@ -17,7 +17,12 @@ function disk(name: string): string {
   return path;
 }
 
-function request(driver: Driver, type: number, sector: number, data: { gpa: number; length: number; write?: boolean }[]) {
+function request(
+  driver: Driver,
+  type: number,
+  sector: number,
+  data: { gpa: number; length: number; write?: boolean }[],
+) {
   const header = Buffer.alloc(16);
   header.writeUInt32LE(type, 0);
   header.writeBigUInt64LE(BigInt(sector), 8);
@@ -27,23 +32,32 @@ function request(driver: Driver, type: number, sector: number, data: { gpa: numb
 }
 
 async function done(driver: Driver): Promise<{ status: number; written: number }> {
-  const used = await vi.waitUntil(() => {
-    const [first] = driver.queues[0]!.takeUsed();
-    return first;
-  }, { timeout: 10_000, interval: 1 });
+  const used = await vi.waitUntil(
+    () => {
+      const [first] = driver.queues[0]!.takeUsed();
+      return first;
+    },
+    { timeout: 10_000, interval: 1 },
+  );
   return { status: driver.ram.bytes[0x6000]!, written: used.written };
 }
 
 describe('virtio-blk', () => {
   const backends: [string, () => Promise<BlockBackend>][] = [
     ['on a file', () => FileBackend.open(disk('file'))],
-    ['on an overlay', async () => OverlayBackend.over(await FileBackend.open(disk('base'), { readOnly: true }), scratch)],
+    [
+      'on an overlay',
+      async () => OverlayBackend.over(await FileBackend.open(disk('base'), { readOnly: true }), scratch),
+    ],
   ];
 
   it.each(backends)('%s reads and writes sectors', async (_name, open) => {
     const backend = await open();
     const driver = new Driver(new VirtioBlock(backend)).start();
-    request(driver, 0, 3, [{ gpa: 0x8000, length: 700, write: true }, { gpa: 0x9000, length: 324, write: true }]);
+    request(driver, 0, 3, [
+      { gpa: 0x8000, length: 700, write: true },
+      { gpa: 0x9000, length: 324, write: true },
+    ]);
     expect(await done(driver)).toEqual({ status: 0, written: 1025 });
     expect(Buffer.concat([driver.get(0x8000, 700), driver.get(0x9000, 324)])).toEqual(pattern().subarray(1536, 2560));
 
@@ -63,7 +77,9 @@ describe('virtio-blk', () => {
   it('leaves the base of an overlay as it is', async () => {
     const path = disk('untouched');
     const overlay = await OverlayBackend.over(await FileBackend.open(path, { readOnly: true }), scratch);
-    await Promise.all(Array.from({ length: 40 }, (_, index) => overlay.write(512 * index, [new Uint8Array(512).fill(index)])));
+    await Promise.all(
+      Array.from({ length: 40 }, (_, index) => overlay.write(512 * index, [new Uint8Array(512).fill(index)])),
+    );
     const back = new Uint8Array(40 * 512);
     await overlay.read(0, [back]);
     expect(back).toEqual(Uint8Array.from({ length: back.length }, (_, at) => at >> 9));
@@ -112,8 +128,17 @@ describe('virtio-blk', () => {
   it('gives nothing back that was in flight at a reset', async () => {
     let finish = (): void => {};
     const slow: BlockBackend = {
-      size: 512, readOnly: true, read: () => new Promise((resolve) => { finish = resolve; }), write: async () => {}, flush: async () => {},
-      discard: async () => {}, writeZeroes: async () => {}, close: async () => {},
+      size: 512,
+      readOnly: true,
+      read: () =>
+        new Promise((resolve) => {
+          finish = resolve;
+        }),
+      write: async () => {},
+      flush: async () => {},
+      discard: async () => {},
+      writeZeroes: async () => {},
+      close: async () => {},
     };
     const driver = new Driver(new VirtioBlock(slow)).start();
     request(driver, 0, 0, [{ gpa: 0x8000, length: 512, write: true }]);
@@ -159,7 +184,8 @@ describe('virtio-console', () => {
   it('names its ports to a driver that knows of them', () => {
     const console = new VirtioConsole({ ports: ['agent'], size: { columns: 80, rows: 25 } });
     const driver = new Driver(console).start(2n);
-    for (let index = 0; index < 8; index++) driver.queues[2]!.add({ gpa: 0x8000 + 0x100 * index, length: 64, write: true });
+    for (let index = 0; index < 8; index++)
+      driver.queues[2]!.add({ gpa: 0x8000 + 0x100 * index, length: 64, write: true });
     const say = (id: number, event: number, value: number): void => {
       driver.queues[3]!.add(driver.put(0x9000, message(id, event, value)));
       driver.notify(3);
@@ -167,7 +193,9 @@ describe('virtio-console', () => {
     say(0, 0, 1);
     say(0, 3, 1);
     say(1, 3, 1);
-    const heard = driver.queues[2]!.takeUsed().map(({ written }, index) => Buffer.from(driver.get(0x8000 + 0x100 * index, written)));
+    const heard = driver.queues[2]!.takeUsed().map(({ written }, index) =>
+      Buffer.from(driver.get(0x8000 + 0x100 * index, written)),
+    );
     expect(heard.slice(0, 2)).toEqual([message(0, 1, 1), message(1, 1, 1)]);
     expect(heard[2]).toEqual(message(0, 4, 1));
     expect(heard[5]).toEqual(Buffer.concat([message(1, 7, 1), Buffer.from('agent')]));
@@ -192,7 +220,14 @@ describe('virtio-console', () => {
 });
 
 describe('virtio-vsock', () => {
-  const packet = (op: number, from: number, to: number, payload = Buffer.alloc(0), credit = 65536, forwarded = 0): Buffer => {
+  const packet = (
+    op: number,
+    from: number,
+    to: number,
+    payload = Buffer.alloc(0),
+    credit = 65536,
+    forwarded = 0,
+  ): Buffer => {
     const bytes = Buffer.alloc(44 + payload.byteLength);
     bytes.writeBigUInt64LE(3n, 0);
     bytes.writeBigUInt64LE(2n, 8);
@@ -216,11 +251,17 @@ describe('virtio-vsock', () => {
     };
     for (let index = 0; index < 8; index++) give();
     let read = 0;
-    const heard = (): { op: number; from: number; to: number; payload: string }[] => driver.queues[0]!.takeUsed().map(({ written }) => {
-      const bytes = Buffer.from(driver.get(0x10000 + 0x1000 * (read++ % 8), written));
-      give();
-      return { op: bytes.readUInt16LE(30), from: bytes.readUInt32LE(16), to: bytes.readUInt32LE(20), payload: bytes.subarray(44).toString() };
-    });
+    const heard = (): { op: number; from: number; to: number; payload: string }[] =>
+      driver.queues[0]!.takeUsed().map(({ written }) => {
+        const bytes = Buffer.from(driver.get(0x10000 + 0x1000 * (read++ % 8), written));
+        give();
+        return {
+          op: bytes.readUInt16LE(30),
+          from: bytes.readUInt32LE(16),
+          to: bytes.readUInt32LE(20),
+          payload: bytes.subarray(44).toString(),
+        };
+      });
     const say = (bytes: Buffer): void => {
       driver.queues[1]!.add(driver.put(0x20000, bytes));
       driver.notify(1);
@@ -235,7 +276,12 @@ describe('virtio-vsock', () => {
     say(packet(1, 5000, 1234));
     expect(heard()).toEqual([{ op: 2, from: 1234, to: 5000, payload: '' }]);
     say(packet(5, 5000, 1234, Buffer.from('hello')));
-    expect(await vi.waitUntil(() => heard().find(({ op }) => op === 5))).toEqual({ op: 5, from: 1234, to: 5000, payload: 'echo hello' });
+    expect(await vi.waitUntil(() => heard().find(({ op }) => op === 5))).toEqual({
+      op: 5,
+      from: 1234,
+      to: 5000,
+      payload: 'echo hello',
+    });
     say(packet(1, 5000, 99));
     expect(heard()).toEqual([{ op: 3, from: 99, to: 5000, payload: '' }]);
   });
@@ -261,7 +307,11 @@ describe('virtio-vsock', () => {
     vsock.listen(1, (socket) => socket.write('0123456789'));
     say(packet(1, 5000, 1, undefined, 4));
     await vi.waitUntil(() => true);
-    const sent = () => heard().filter(({ op }) => op === 5).map(({ payload }) => payload).join('');
+    const sent = () =>
+      heard()
+        .filter(({ op }) => op === 5)
+        .map(({ payload }) => payload)
+        .join('');
     expect(sent()).toBe('0123');
     say(packet(6, 5000, 1, undefined, 4, 3));
     expect(sent()).toBe('456');
@@ -295,7 +345,11 @@ describe('virtio-vsock', () => {
   it('resets a guest that sends more than it had credit for', async () => {
     const { vsock, driver, heard, say } = guest();
     let error: NodeJS.ErrnoException | undefined;
-    vsock.listen(1, (socket) => socket.on('error', (reason: NodeJS.ErrnoException) => { error = reason; }));
+    vsock.listen(1, (socket) =>
+      socket.on('error', (reason: NodeJS.ErrnoException) => {
+        error = reason;
+      }),
+    );
     say(packet(1, 5000, 1));
     // As much as the stream takes, as much again as it had credit for, and one more.
     for (let count = 0; count < 17; count++) say(packet(5, 5000, 1, Buffer.alloc(32768)));

@@ -21,7 +21,8 @@ export class PlainRam implements DeviceMemory {
   views(gpa: number, size: number): Uint8Array[] | undefined {
     const end = gpa + size;
     if (end > this.bytes.byteLength) return undefined;
-    if (gpa < this.#cut && end > this.#cut) return [this.bytes.subarray(gpa, this.#cut), this.bytes.subarray(this.#cut, end)];
+    if (gpa < this.#cut && end > this.#cut)
+      return [this.bytes.subarray(gpa, this.#cut), this.bytes.subarray(this.#cut, end)];
     return [this.bytes.subarray(gpa, end)];
   }
 }
@@ -48,7 +49,7 @@ export class DriverQueue {
     this.size = size;
     this.table = base;
     this.available = base + 16 * size;
-    this.used = this.available + 6 + 2 * size + 3 & ~3;
+    this.used = (this.available + 6 + 2 * size + 3) & ~3;
   }
 
   describe(at: number, { gpa, length, write = false }: Buffer, flags = 0, next = 0): void {
@@ -74,7 +75,9 @@ export class DriverQueue {
 
   /** The same by an indirect table at `gpa`. */
   addIndirect(gpa: number, ...buffers: Buffer[]): number {
-    buffers.forEach((buffer, index) => this.describe(gpa + 16 * index, buffer, index === buffers.length - 1 ? 0 : 1, index + 1));
+    buffers.forEach((buffer, index) =>
+      this.describe(gpa + 16 * index, buffer, index === buffers.length - 1 ? 0 : 1, index + 1),
+    );
     const head = this.#free;
     this.#free = (head + 1) % this.size;
     this.describe(this.table + 16 * head, { gpa, length: 16 * buffers.length }, 4);
@@ -85,7 +88,7 @@ export class DriverQueue {
   offer(head: number): void {
     const { view } = this.ram;
     view.setUint16(this.available + 4 + 2 * (this.#next % this.size), head, true);
-    this.#next = this.#next + 1 & 0xffff;
+    this.#next = (this.#next + 1) & 0xffff;
     view.setUint16(this.available + 2, this.#next, true);
   }
 
@@ -93,7 +96,7 @@ export class DriverQueue {
   takeUsed(): { head: number; written: number }[] {
     const { view } = this.ram;
     const done: { head: number; written: number }[] = [];
-    for (; this.#seen !== view.getUint16(this.used + 2, true); this.#seen = this.#seen + 1 & 0xffff) {
+    for (; this.#seen !== view.getUint16(this.used + 2, true); this.#seen = (this.#seen + 1) & 0xffff) {
       const at = this.used + 4 + 8 * (this.#seen % this.size);
       done.push({ head: view.getUint32(at, true), written: view.getUint32(at + 4, true) });
     }
@@ -121,8 +124,14 @@ export class Driver {
     this.ram = ram;
     this.mmio = new VirtioMmio(device, {
       memory: ram,
-      line: { set: (level) => { if (level) this.interrupts++; } },
-      onBroken: (error) => { this.broken = error; },
+      line: {
+        set: (level) => {
+          if (level) this.interrupts++;
+        },
+      },
+      onBroken: (error) => {
+        this.broken = error;
+      },
     });
   }
 
@@ -142,7 +151,7 @@ export class Driver {
     this.write(0x14, 1);
     const high = this.read(0x10);
     this.write(0x14, 0);
-    return BigInt(high) << 32n | BigInt(this.read(0x10));
+    return (BigInt(high) << 32n) | BigInt(this.read(0x10));
   }
 
   agree(features: bigint): boolean {
@@ -160,7 +169,11 @@ export class Driver {
     const queue = new DriverQueue(this.ram, base, size);
     this.write(0x30, index);
     this.write(0x38, size);
-    [[0x80, queue.table], [0x90, queue.available], [0xa0, queue.used]].forEach(([register, address]) => {
+    [
+      [0x80, queue.table],
+      [0x90, queue.available],
+      [0xa0, queue.used],
+    ].forEach(([register, address]) => {
       this.write(register!, address!);
       this.write(register! + 4, 0);
     });
@@ -171,7 +184,9 @@ export class Driver {
   /** Everything from reset to DRIVER_OK, with queues of `size` entries from 0x1000 on, one every 0x1000. */
   start(features = 0n, size = 16): this {
     if (!this.agree(features | VERSION_1)) throw new Error('the features were refused');
-    this.queues = this.mmio.device.queueSizes.map((_size, index) => this.setUpQueue(index, size, 0x1000 + 0x1000 * index));
+    this.queues = this.mmio.device.queueSizes.map((_size, index) =>
+      this.setUpQueue(index, size, 0x1000 + 0x1000 * index),
+    );
     this.write(0x70, 0xf);
     return this;
   }

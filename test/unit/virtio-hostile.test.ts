@@ -1,4 +1,4 @@
-/** A driver may write anything anywhere: devices answer with a broken device at most, and reach nothing but guest memory. */
+/** A driver may write anything anywhere: at most its device breaks, and nothing but guest memory is reached. */
 import { describe, expect, it } from 'vitest';
 import { VirtioBlock, VirtioConsole, VirtioRng, VirtioVsock } from '../../lib/devices/index.ts';
 import type { BlockBackend, VirtioDevice } from '../../lib/devices/index.ts';
@@ -8,9 +8,14 @@ const ROUNDS = Number(process.env['NODE_KVM_FUZZ_ROUNDS'] ?? 300);
 const SEED = Number(process.env['NODE_KVM_FUZZ_SEED'] ?? 1);
 
 const backend: BlockBackend = {
-  size: 1 << 20, readOnly: false,
-  read: async (_offset, views) => views.forEach((view) => view.fill(1)), write: async () => {}, flush: async () => {},
-  discard: async () => {}, writeZeroes: async () => {}, close: async () => {},
+  size: 1 << 20,
+  readOnly: false,
+  read: async (_offset, views) => views.forEach((view) => view.fill(1)),
+  write: async () => {},
+  flush: async () => {},
+  discard: async () => {},
+  writeZeroes: async () => {},
+  close: async () => {},
 };
 
 const devices: Record<string, () => VirtioDevice> = {
@@ -27,14 +32,17 @@ const devices: Record<string, () => VirtioDevice> = {
 function random(seed: number): (limit: number) => number {
   let state = seed;
   return (limit) => {
-    state = Math.imul(state ^ state >>> 15, state | 1) + 0x6d2b_79f5 | 0;
+    state = (Math.imul(state ^ (state >>> 15), state | 1) + 0x6d2b_79f5) | 0;
     return (state >>> 0) % limit;
   };
 }
 
 /** Values that sit on an edge of something, and small ones. */
 function word(next: (limit: number) => number): number {
-  const edges = [0, 1, 2, 3, 4, 15, 16, 17, 44, 0xff, 0xffff, 0x1000, 0x8000, 0xfffff, 0x10_0000, 0x7fff_ffff, 0xffff_ffff, 0x8000_0000];
+  const edges = [
+    0, 1, 2, 3, 4, 15, 16, 17, 44, 0xff, 0xffff, 0x1000, 0x8000, 0xfffff, 0x10_0000, 0x7fff_ffff, 0xffff_ffff,
+    0x8000_0000,
+  ];
   return next(3) === 0 ? next(0x1_0000_0000) : edges[next(edges.length)]!;
 }
 
@@ -45,7 +53,7 @@ describe.each(Object.keys(devices))('a hostile driver of virtio-%s', (name) => {
       const next = random(seed);
       const device = devices[name]!();
       const driver = new Driver(device);
-      const features = [0n, INDIRECT, EVENT_INDEX, INDIRECT | EVENT_INDEX | 2n & device.features][next(4)]!;
+      const features = [0n, INDIRECT, EVENT_INDEX, INDIRECT | EVENT_INDEX | (2n & device.features)][next(4)]!;
       const canary = driver.ram.bytes.buffer.byteLength;
       try {
         driver.start(features, 8);
@@ -54,18 +62,27 @@ describe.each(Object.keys(devices))('a hostile driver of virtio-%s', (name) => {
           const index = driver.queues.indexOf(queue);
           switch (next(5)) {
             case 0: // a request that is nearly right
-              queue.add(...Array.from({ length: 1 + next(4) }, (_, at) => ({
-                gpa: next(4) === 0 ? word(next) : 0x10000 + next(0x8000), length: next(4) === 0 ? word(next) : next(600), write: at > next(3),
-              })));
+              queue.add(
+                ...Array.from({ length: 1 + next(4) }, (_, at) => ({
+                  gpa: next(4) === 0 ? word(next) : 0x10000 + next(0x8000),
+                  length: next(4) === 0 ? word(next) : next(600),
+                  write: at > next(3),
+                })),
+              );
               break;
             case 1: // anything in the rings
               driver.ram.view.setUint16(queue.table + next(0x200), word(next) & 0xffff, true);
               break;
             case 2: // anything in what requests point to
-              for (let count = next(16); count > 0; count--) driver.ram.view.setUint32(0x10000 + 4 * next(64), word(next), true);
+              for (let count = next(16); count > 0; count--)
+                driver.ram.view.setUint32(0x10000 + 4 * next(64), word(next), true);
               break;
-            case 3: driver.write(4 * next(80), word(next)); break;
-            case 4: queue.offer(next(10)); break;
+            case 3:
+              driver.write(4 * next(80), word(next));
+              break;
+            case 4:
+              queue.offer(next(10));
+              break;
           }
           driver.notify(index);
           if (next(8) === 0) await new Promise((resolve) => setImmediate(resolve));
@@ -76,7 +93,10 @@ describe.each(Object.keys(devices))('a hostile driver of virtio-%s', (name) => {
         throw new Error(`seed ${seed}: ${String(error)}`, { cause: error });
       }
       expect(driver.ram.bytes.buffer.byteLength).toBe(canary);
-      expect(driver.broken === undefined || driver.broken.name === 'VirtioError', `seed ${seed}: ${String(driver.broken)}`).toBe(true);
+      expect(
+        driver.broken === undefined || driver.broken.name === 'VirtioError',
+        `seed ${seed}: ${String(driver.broken)}`,
+      ).toBe(true);
     }
   });
 });

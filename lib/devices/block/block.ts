@@ -90,7 +90,8 @@ export class VirtioBlock extends VirtioDevice {
   }
 
   #start(queue: Virtqueue, chain: DescriptorChain): void {
-    if (chain.readableSize < HEADER_SIZE || chain.writableSize < 1) throw new VirtioError('a block request without a header or a place for its status');
+    if (chain.readableSize < HEADER_SIZE || chain.writableSize < 1)
+      throw new VirtioError('a block request without a header or a place for its status');
     const header = fieldsOf(copyOf(chain.readable, HEADER_SIZE));
     const type = header.getUint32(0, true);
     const sector = header.getBigUint64(8, true);
@@ -106,7 +107,10 @@ export class VirtioBlock extends VirtioDevice {
 
   /** @returns bytes written to the guest, without the status */
   async #perform(chain: DescriptorChain, type: number, sector: bigint): Promise<number> {
-    const data = { in: viewsUntil(chain.writable, chain.writableSize - 1), out: viewsFrom(chain.readable, HEADER_SIZE) };
+    const data = {
+      in: viewsUntil(chain.writable, chain.writableSize - 1),
+      out: viewsFrom(chain.readable, HEADER_SIZE),
+    };
     switch (type) {
       case READ: {
         const length = chain.writableSize - 1;
@@ -128,14 +132,19 @@ export class VirtioBlock extends VirtioDevice {
       case DISCARD:
       case WRITE_ZEROES:
         this.#needWritable();
-        await this.#ranges(type, copyOf(data.out, Math.min(chain.readableSize - HEADER_SIZE, RANGE_SIZE * (MAX_RANGES + 1))));
+        await this.#ranges(
+          type,
+          copyOf(data.out, Math.min(chain.readableSize - HEADER_SIZE, RANGE_SIZE * (MAX_RANGES + 1))),
+        );
         return 0;
-      default: throw new Refusal(UNSUPPORTED);
+      default:
+        throw new Refusal(UNSUPPORTED);
     }
   }
 
   async #ranges(type: number, bytes: Uint8Array): Promise<void> {
-    if (bytes.byteLength === 0 || bytes.byteLength % RANGE_SIZE !== 0 || bytes.byteLength > RANGE_SIZE * MAX_RANGES) throw new Refusal(IO_ERROR);
+    if (bytes.byteLength === 0 || bytes.byteLength % RANGE_SIZE !== 0 || bytes.byteLength > RANGE_SIZE * MAX_RANGES)
+      throw new Refusal(IO_ERROR);
     const view = fieldsOf(bytes);
     for (let at = 0; at < bytes.byteLength; at += RANGE_SIZE) {
       const sectors = view.getUint32(at + 8, true);
@@ -151,7 +160,8 @@ export class VirtioBlock extends VirtioDevice {
   }
 
   #offset(sector: bigint, length: number): number {
-    if (length % SECTOR !== 0 || sector * BigInt(SECTOR) + BigInt(length) > BigInt(this.backend.size)) throw new Refusal(IO_ERROR);
+    if (length % SECTOR !== 0 || sector * BigInt(SECTOR) + BigInt(length) > BigInt(this.backend.size))
+      throw new Refusal(IO_ERROR);
     return Number(sector) * SECTOR;
   }
 

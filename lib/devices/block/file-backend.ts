@@ -39,9 +39,14 @@ export class FileBackend implements BlockBackend {
     const file = await open(path, options.readOnly === true ? 'r' : 'r+');
     try {
       const stat = await file.stat();
-      if (!stat.isFile() && !stat.isBlockDevice()) throw new KvmError(`${path} is neither a file nor a block device`, 'ERR_KVM_DISK');
+      if (!stat.isFile() && !stat.isBlockDevice())
+        throw new KvmError(`${path} is neither a file nor a block device`, 'ERR_KVM_DISK');
       const size = stat.isFile() ? stat.size : await blockDeviceSize(file);
-      if (size === 0 || size % SECTOR !== 0) throw new KvmError(`${path} has ${size} bytes, which is no whole number of sectors of ${SECTOR}`, 'ERR_KVM_DISK');
+      if (size === 0 || size % SECTOR !== 0)
+        throw new KvmError(
+          `${path} has ${size} bytes, which is no whole number of sectors of ${SECTOR}`,
+          'ERR_KVM_DISK',
+        );
       return new FileBackend(file, size, options);
     } catch (error) {
       await file.close();
@@ -62,7 +67,8 @@ export class FileBackend implements BlockBackend {
     let at = offset;
     for (const view of views) {
       let done = Math.max(0, Math.min(view.byteLength, offset + bytesWritten - at));
-      while (done < view.byteLength) done += (await this.#file.write(view, done, view.byteLength - done, at + done)).bytesWritten;
+      while (done < view.byteLength)
+        done += (await this.#file.write(view, done, view.byteLength - done, at + done)).bytesWritten;
       at += view.byteLength;
     }
   }
@@ -116,9 +122,10 @@ export class FileBackend implements BlockBackend {
 /** A block device's stat has no size: its end is found by reading, since reads past it give nothing. */
 async function blockDeviceSize(file: FileHandle): Promise<number> {
   const probe = new Uint8Array(SECTOR);
-  const readable = async (sector: number): Promise<boolean> => (await file.read(probe, 0, SECTOR, sector * SECTOR)).bytesRead === SECTOR;
+  const readable = async (sector: number): Promise<boolean> =>
+    (await file.read(probe, 0, SECTOR, sector * SECTOR)).bytesRead === SECTOR;
   let high = 1;
-  while (high < 2 ** 40 && await readable(high - 1)) high *= 2;
+  while (high < 2 ** 40 && (await readable(high - 1))) high *= 2;
   let low = Math.floor(high / 2);
   while (low < high) {
     const middle = low + Math.floor((high - low) / 2);

@@ -44,18 +44,24 @@ export class OverlayBackend implements BlockBackend {
   }
 
   async read(offset: number, views: readonly Uint8Array[]): Promise<void> {
-    await Promise.all(this.#pieces(offset, views).map(async ({ cluster, at, view }) => {
-      await this.#busy.get(cluster);
-      if (this.#has(cluster)) await readFully(this.#file, view, at);
-      else await this.#base.read(at, [view]);
-    }));
+    await Promise.all(
+      this.#pieces(offset, views).map(async ({ cluster, at, view }) => {
+        await this.#busy.get(cluster);
+        if (this.#has(cluster)) await readFully(this.#file, view, at);
+        else await this.#base.read(at, [view]);
+      }),
+    );
   }
 
   async write(offset: number, views: readonly Uint8Array[]): Promise<void> {
-    await Promise.all(this.#pieces(offset, views).map(({ cluster, at, view }) => this.#alone(cluster, async () => {
-      if (!this.#has(cluster)) await this.#copyUp(cluster, view.byteLength === this.#clusterSize(cluster));
-      await writeFully(this.#file, view, at);
-    })));
+    await Promise.all(
+      this.#pieces(offset, views).map(({ cluster, at, view }) =>
+        this.#alone(cluster, async () => {
+          if (!this.#has(cluster)) await this.#copyUp(cluster, view.byteLength === this.#clusterSize(cluster));
+          await writeFully(this.#file, view, at);
+        }),
+      ),
+    );
   }
 
   async flush(): Promise<void> {
@@ -66,7 +72,8 @@ export class OverlayBackend implements BlockBackend {
 
   async writeZeroes(offset: number, length: number): Promise<void> {
     const zeros = new Uint8Array(Math.min(length, CLUSTER));
-    for (let at = 0; at < length; at += CLUSTER) await this.write(offset + at, [zeros.subarray(0, Math.min(CLUSTER, length - at))]);
+    for (let at = 0; at < length; at += CLUSTER)
+      await this.write(offset + at, [zeros.subarray(0, Math.min(CLUSTER, length - at))]);
   }
 
   async close(): Promise<void> {
@@ -76,7 +83,7 @@ export class OverlayBackend implements BlockBackend {
   }
 
   #has(cluster: number): boolean {
-    return (this.#present[cluster >> 3]! & 1 << (cluster & 7)) !== 0;
+    return (this.#present[cluster >> 3]! & (1 << (cluster & 7))) !== 0;
   }
 
   #clusterSize(cluster: number): number {
@@ -133,5 +140,6 @@ async function readFully(file: FileHandle, view: Uint8Array, offset: number): Pr
 }
 
 async function writeFully(file: FileHandle, view: Uint8Array, offset: number): Promise<void> {
-  for (let done = 0; done < view.byteLength;) done += (await file.write(view, done, view.byteLength - done, offset + done)).bytesWritten;
+  for (let done = 0; done < view.byteLength;)
+    done += (await file.write(view, done, view.byteLength - done, offset + done)).bytesWritten;
 }

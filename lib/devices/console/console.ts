@@ -26,7 +26,7 @@ const MAX_PORTS = 31;
 const MAX_WAITING = 256;
 
 export interface VirtioConsoleOptions {
-  /** Names of the ports after the first, which is the console: /dev/virtio-ports/NAME in a Linux guest. Default: none. */
+  /** Names of the ports after the first, which is the console: /dev/virtio-ports/NAME in Linux. Default: none. */
   readonly ports?: readonly string[];
   /** Characters. Default: not told. */
   readonly size?: { readonly columns: number; readonly rows: number };
@@ -43,9 +43,17 @@ export class VirtioConsole extends VirtioDevice {
 
   constructor({ ports = [], size = { columns: 0, rows: 0 } }: VirtioConsoleOptions = {}) {
     super();
-    if (ports.length >= MAX_PORTS) throw new RangeError(`Expected at most ${MAX_PORTS - 1} ports but received ${ports.length}`);
+    if (ports.length >= MAX_PORTS)
+      throw new RangeError(`Expected at most ${MAX_PORTS - 1} ports but received ${ports.length}`);
     this.#size = size;
-    this.#ports = ['', ...ports].map((name) => new ConsolePort(name, (queue) => this.host?.signal(queue), (work) => this.guard(work)));
+    this.#ports = ['', ...ports].map(
+      (name) =>
+        new ConsolePort(
+          name,
+          (queue) => this.host?.signal(queue),
+          (work) => this.guard(work),
+        ),
+    );
     // Two queues a port, and two for control after those of the first.
     this.queueSizes = Array.from({ length: 2 * this.#ports.length + 2 }, () => QUEUE_SIZE);
   }
@@ -59,7 +67,14 @@ export class VirtioConsole extends VirtioDevice {
   port(name: string): Duplex {
     const port = this.#ports.find((one, index) => index > 0 && one.name === name);
     if (port !== undefined) return port.stream;
-    throw new RangeError(`Expected one of ${this.#ports.slice(1).map((one) => one.name).join(', ') || '(no ports)'} for name but received ${name}`);
+    throw new RangeError(
+      `Expected one of ${
+        this.#ports
+          .slice(1)
+          .map((one) => one.name)
+          .join(', ') || '(no ports)'
+      } for name but received ${name}`,
+    );
   }
 
   /** Tells the guest how large the terminal is. */

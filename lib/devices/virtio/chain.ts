@@ -50,7 +50,8 @@ export class ChainReader {
     const address = this.#address(this.#table, head);
     const length = this.#table.getUint32(head * DESCRIPTOR_SIZE + 8, true);
     const size = length / DESCRIPTOR_SIZE;
-    if (!Number.isInteger(size) || size === 0 || size > 0xffff) throw new VirtioError(`an indirect table of ${length} bytes`);
+    if (!Number.isInteger(size) || size === 0 || size > 0xffff)
+      throw new VirtioError(`an indirect table of ${length} bytes`);
     // A copy: of a table in the guest's memory, two reads of one field may differ.
     return this.#walk(0, fieldsOf(copyOf(this.#views(address, length, 'an indirect table'), length)), size, head);
   }
@@ -87,13 +88,15 @@ export class ChainReader {
     const at = index * DESCRIPTOR_SIZE;
     const high = table.getUint32(at + 4, true);
     const low = table.getUint32(at, true);
-    if (high >= 2 ** 20) throw new VirtioError(`address 0x${((BigInt(high) << 32n) | BigInt(low)).toString(16)} is beyond 52 bits`);
+    if (high >= 2 ** 20)
+      throw new VirtioError(`address 0x${((BigInt(high) << 32n) | BigInt(low)).toString(16)} is beyond 52 bits`);
     return high * 2 ** 32 + low;
   }
 
   #views(address: number, length: number, what: string): Uint8Array[] {
     const views = this.#memory.views(address, length);
-    if (views === undefined) throw new VirtioError(`${what} of ${length} bytes at 0x${address.toString(16)} is not in guest memory`);
+    if (views === undefined)
+      throw new VirtioError(`${what} of ${length} bytes at 0x${address.toString(16)} is not in guest memory`);
     return views;
   }
 }

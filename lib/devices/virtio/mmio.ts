@@ -98,37 +98,74 @@ export class VirtioMmio implements MmioDevice {
     this.#status = this.#interruptStatus = this.#queueSelect = 0;
     this.#deviceFeaturesSelect = this.#driverFeaturesSelect = 0;
     this.#driverFeatures = 0n;
-    this.#queues = this.device.queueSizes.map(() => ({ size: 0, ready: false, descriptors: [0, 0], driver: [0, 0], device: [0, 0] }));
+    this.#queues = this.device.queueSizes.map(() => ({
+      size: 0,
+      ready: false,
+      descriptors: [0, 0],
+      driver: [0, 0],
+      device: [0, 0],
+    }));
   }
 
   #read(offset: number): number {
     const queue = this.#queues[this.#queueSelect];
     switch (offset) {
-      case 0x00: return MAGIC;
-      case 0x04: return VERSION;
-      case 0x08: return this.device.id;
-      case 0x0c: return VENDOR;
-      case 0x10: return this.#deviceFeaturesSelect > 1 ? 0 : Number(this.#features >> BigInt(32 * this.#deviceFeaturesSelect) & 0xffff_ffffn);
-      case 0x34: return this.device.queueSizes[this.#queueSelect] ?? 0;
-      case 0x44: return queue?.ready === true ? 1 : 0;
-      case INTERRUPT_STATUS: return this.#interruptStatus;
-      case 0x70: return this.#status;
+      case 0x00:
+        return MAGIC;
+      case 0x04:
+        return VERSION;
+      case 0x08:
+        return this.device.id;
+      case 0x0c:
+        return VENDOR;
+      case 0x10:
+        return this.#deviceFeaturesSelect > 1
+          ? 0
+          : Number((this.#features >> BigInt(32 * this.#deviceFeaturesSelect)) & 0xffff_ffffn);
+      case 0x34:
+        return this.device.queueSizes[this.#queueSelect] ?? 0;
+      case 0x44:
+        return queue?.ready === true ? 1 : 0;
+      case INTERRUPT_STATUS:
+        return this.#interruptStatus;
+      case 0x70:
+        return this.#status;
       // No shared memory regions: their length reads as all ones.
-      case 0xb0: case 0xb4: case 0xb8: case 0xbc: return 0xffff_ffff;
-      case 0xfc: return this.#configGeneration;
-      default: return 0;
+      case 0xb0:
+      case 0xb4:
+      case 0xb8:
+      case 0xbc:
+        return 0xffff_ffff;
+      case 0xfc:
+        return this.#configGeneration;
+      default:
+        return 0;
     }
   }
 
   #write(offset: number, value: number): void {
     switch (offset) {
-      case 0x14: this.#deviceFeaturesSelect = value; return;
-      case 0x20: this.#setDriverFeatures(value); return;
-      case 0x24: this.#driverFeaturesSelect = value; return;
-      case 0x30: this.#queueSelect = value; return;
-      case QUEUE_NOTIFY: this.notify(value); return;
-      case INTERRUPT_ACK: this.#interruptStatus &= ~value; return;
-      case 0x70: this.#setStatus(value); return;
+      case 0x14:
+        this.#deviceFeaturesSelect = value;
+        return;
+      case 0x20:
+        this.#setDriverFeatures(value);
+        return;
+      case 0x24:
+        this.#driverFeaturesSelect = value;
+        return;
+      case 0x30:
+        this.#queueSelect = value;
+        return;
+      case QUEUE_NOTIFY:
+        this.notify(value);
+        return;
+      case INTERRUPT_ACK:
+        this.#interruptStatus &= ~value;
+        return;
+      case 0x70:
+        this.#setStatus(value);
+        return;
     }
     const queue = this.#queues[this.#queueSelect];
     if (queue === undefined) return;
@@ -136,20 +173,34 @@ export class VirtioMmio implements MmioDevice {
     // Once it is ready, nothing of a queue may change.
     if (queue.ready) return;
     switch (offset) {
-      case 0x38: queue.size = value; break;
-      case 0x80: queue.descriptors[0] = value; break;
-      case 0x84: queue.descriptors[1] = value; break;
-      case 0x90: queue.driver[0] = value; break;
-      case 0x94: queue.driver[1] = value; break;
-      case 0xa0: queue.device[0] = value; break;
-      case 0xa4: queue.device[1] = value; break;
+      case 0x38:
+        queue.size = value;
+        break;
+      case 0x80:
+        queue.descriptors[0] = value;
+        break;
+      case 0x84:
+        queue.descriptors[1] = value;
+        break;
+      case 0x90:
+        queue.driver[0] = value;
+        break;
+      case 0x94:
+        queue.driver[1] = value;
+        break;
+      case 0xa0:
+        queue.device[0] = value;
+        break;
+      case 0xa4:
+        queue.device[1] = value;
+        break;
     }
   }
 
   #setDriverFeatures(value: number): void {
     if (this.#driverFeaturesSelect > 1 || (this.#status & STATUS_FEATURES_OK) !== 0) return;
     const shift = BigInt(32 * this.#driverFeaturesSelect);
-    this.#driverFeatures = this.#driverFeatures & ~(0xffff_ffffn << shift) | BigInt(value) << shift;
+    this.#driverFeatures = (this.#driverFeatures & ~(0xffff_ffffn << shift)) | (BigInt(value) << shift);
   }
 
   #setStatus(value: number): void {
@@ -158,11 +209,12 @@ export class VirtioMmio implements MmioDevice {
       return;
     }
     let status = value & 0xff;
-    const acceptable = (this.#driverFeatures & ~this.#features) === 0n && (this.#driverFeatures & FEATURE_VERSION_1) !== 0n;
+    const acceptable =
+      (this.#driverFeatures & ~this.#features) === 0n && (this.#driverFeatures & FEATURE_VERSION_1) !== 0n;
     // A driver that reads the bit back as 0 knows that its features were refused.
     if ((status & STATUS_FEATURES_OK) !== 0 && !acceptable) status &= ~STATUS_FEATURES_OK;
     const starts = (status & ~this.#status & STATUS_DRIVER_OK) !== 0;
-    this.#status = status | this.#status & STATUS_NEEDS_RESET;
+    this.#status = status | (this.#status & STATUS_NEEDS_RESET);
     if (starts) this.#activate();
   }
 
@@ -173,13 +225,14 @@ export class VirtioMmio implements MmioDevice {
         if (queue.interruptWanted()) this.#interrupt(INTERRUPT_USED);
       },
       configChanged: () => {
-        this.#configGeneration = this.#configGeneration + 1 >>> 0;
+        this.#configGeneration = (this.#configGeneration + 1) >>> 0;
         this.#interrupt(INTERRUPT_CONFIG);
       },
       broken: (error) => this.#break(error),
     };
     try {
-      if ((this.#status & STATUS_FEATURES_OK) === 0) throw new VirtioError('the driver started without agreeing on features');
+      if ((this.#status & STATUS_FEATURES_OK) === 0)
+        throw new VirtioError('the driver started without agreeing on features');
       const queues = this.#queues.map((queue, index) => (queue.ready ? this.#makeQueue(queue, index) : undefined));
       this.device.activate(host, queues, this.#driverFeatures);
     } catch (error) {
@@ -189,14 +242,24 @@ export class VirtioMmio implements MmioDevice {
   }
 
   #makeQueue({ size, descriptors, driver, device }: QueueRegisters, index: number): Virtqueue {
-    if (size > this.device.queueSizes[index]!) throw new VirtioError(`queue ${index} has ${size} entries, more than the ${this.device.queueSizes[index]} that there may be`);
+    if (size > this.device.queueSizes[index]!)
+      throw new VirtioError(
+        `queue ${index} has ${size} entries, more than the ${this.device.queueSizes[index]} that there may be`,
+      );
     const address = ([low, high]: [number, number]): number => {
       if (high >= 2 ** 20) throw new VirtioError(`queue ${index} lies beyond 52 bits`);
       return high * 2 ** 32 + low;
     };
-    return new Virtqueue(this.#options.memory, {
-      size, descriptors: address(descriptors), driver: address(driver), device: address(device),
-    }, this.#driverFeatures);
+    return new Virtqueue(
+      this.#options.memory,
+      {
+        size,
+        descriptors: address(descriptors),
+        driver: address(driver),
+        device: address(device),
+      },
+      this.#driverFeatures,
+    );
   }
 
   #break(error: VirtioError): void {
@@ -214,6 +277,8 @@ export class VirtioMmio implements MmioDevice {
   #readConfig(offset: number, data: Uint8Array): void {
     const config = this.device.config();
     data.fill(0);
-    data.set(config.subarray(Math.min(offset, config.byteLength), Math.min(offset + data.byteLength, config.byteLength)));
+    data.set(
+      config.subarray(Math.min(offset, config.byteLength), Math.min(offset + data.byteLength, config.byteLength)),
+    );
   }
 }

@@ -1,5 +1,5 @@
 /** From a queue of the guest's to a stream: what the guest sends, held back when nobody reads. */
-import { Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { copyOf } from './chain.ts';
 import type { Virtqueue } from './queue.ts';
 
@@ -14,7 +14,8 @@ export function drainInto(queue: Virtqueue, stream: Duplex): boolean {
       for (const view of chain.readable) {
         for (let at = 0; at < view.byteLength; at += MAX_PIECE) {
           const length = Math.min(MAX_PIECE, view.byteLength - at);
-          if (!stream.readableEnded && !stream.destroyed) room = stream.push(Buffer.from(copyOf([view.subarray(at)], length)));
+          if (!stream.readableEnded && !stream.destroyed)
+            room = stream.push(Buffer.from(copyOf([view.subarray(at)], length)));
         }
       }
       queue.push(chain, 0);

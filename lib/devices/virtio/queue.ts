@@ -34,9 +34,11 @@ export class Virtqueue {
   /** @throws VirtioError where a ring is misaligned or not in guest memory. */
   constructor(memory: DeviceMemory, { size, descriptors, driver, device }: QueueAddresses, features: bigint) {
     const area = (what: string, address: number, bytes: number, align: number): DataView => {
-      if (address % align !== 0) throw new VirtioError(`the ${what} at 0x${address.toString(16)} is not aligned to ${align} bytes`);
+      if (address % align !== 0)
+        throw new VirtioError(`the ${what} at 0x${address.toString(16)} is not aligned to ${align} bytes`);
       const views = memory.views(address, bytes);
-      if (views?.length !== 1) throw new VirtioError(`the ${what} of ${bytes} bytes at 0x${address.toString(16)} is not in guest memory`);
+      if (views?.length !== 1)
+        throw new VirtioError(`the ${what} of ${bytes} bytes at 0x${address.toString(16)} is not in guest memory`);
       return fieldsOf(views[0]!);
     };
     if (size < 1 || size > 32768 || (size & (size - 1)) !== 0) throw new VirtioError(`a queue of ${size} entries`);
@@ -50,7 +52,7 @@ export class Virtqueue {
 
   /** How many requests the driver has made that were not taken yet. */
   get waiting(): number {
-    const waiting = this.#available.getUint16(2, true) - this.#lastAvailable & 0xffff;
+    const waiting = (this.#available.getUint16(2, true) - this.#lastAvailable) & 0xffff;
     if (waiting > this.size) throw new VirtioError(`${waiting} requests in a queue of ${this.size}`);
     return waiting;
   }
@@ -59,9 +61,9 @@ export class Virtqueue {
   pop(): DescriptorChain | undefined {
     if (this.waiting === 0) return undefined;
     if (this.#outstanding >= this.size) throw new VirtioError(`more requests than the queue's ${this.size} entries`);
-    const head = this.#available.getUint16(4 + 2 * (this.#lastAvailable & this.size - 1), true);
+    const head = this.#available.getUint16(4 + 2 * (this.#lastAvailable & (this.size - 1)), true);
     const chain = this.#reader.read(head);
-    this.#lastAvailable = this.#lastAvailable + 1 & 0xffff;
+    this.#lastAvailable = (this.#lastAvailable + 1) & 0xffff;
     this.#outstanding++;
     return chain;
   }
@@ -81,10 +83,10 @@ export class Virtqueue {
 
   /** Gives a request back. @param written bytes that were written, from the first writable one on */
   push({ head }: DescriptorChain, written: number): void {
-    const at = 4 + 8 * (this.#nextUsed & this.size - 1);
+    const at = 4 + 8 * (this.#nextUsed & (this.size - 1));
     this.#used.setUint32(at, head, true);
     this.#used.setUint32(at + 4, written, true);
-    this.#nextUsed = this.#nextUsed + 1 & 0xffff;
+    this.#nextUsed = (this.#nextUsed + 1) & 0xffff;
     this.#outstanding--;
     // After the element: x86 shows stores in their order.
     this.#used.setUint16(2, this.#nextUsed, true);
@@ -98,6 +100,6 @@ export class Virtqueue {
     this.#signalled = now;
     if (!this.#eventIndex) return (this.#available.getUint16(0, true) & NO_INTERRUPT) === 0;
     const event = this.#available.getUint16(4 + 2 * this.size, true);
-    return (now - event - 1 & 0xffff) < (now - before & 0xffff);
+    return ((now - event - 1) & 0xffff) < ((now - before) & 0xffff);
   }
 }

@@ -18,7 +18,11 @@ export class VirtioRng extends VirtioDevice {
   readonly queueSizes = [64];
   readonly #source: (view: Uint8Array) => void;
 
-  constructor({ source = (view) => { randomFillSync(view); } }: VirtioRngOptions = {}) {
+  constructor({
+    source = (view) => {
+      randomFillSync(view);
+    },
+  }: VirtioRngOptions = {}) {
     super();
     this.#source = source;
   }

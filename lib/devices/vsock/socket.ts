@@ -15,8 +15,8 @@ export interface Link {
 }
 
 /**
- * Reads give what the guest sent, writes arrive there; `end()` half-closes. It ends with an `ECONNRESET` error where the
- * guest resets it, or the device is reset.
+ * Reads give what the guest sent, writes arrive there; `end()` half-closes. It ends with an `ECONNRESET` error where
+ * the guest resets it, or the device is reset.
  */
 export class VsockSocket extends Duplex {
   /** Port on this side. */
@@ -66,15 +66,23 @@ export class VsockSocket extends Duplex {
     switch (packet.op) {
       case OP.rw:
         // More than there was room for is a guest that does not keep to the protocol.
-        if (packet.payload.byteLength > BUFFER_SIZE - (this.#received - this.#forwarded)) this.#reset('the guest sent more than it had credit for');
+        if (packet.payload.byteLength > BUFFER_SIZE - (this.#received - this.#forwarded))
+          this.#reset('the guest sent more than it had credit for');
         else if (packet.payload.byteLength > 0 && !this.#peerEnded) {
           this.#received += packet.payload.byteLength;
           if (this.push(packet.payload)) this.#passOn();
         }
         break;
-      case OP.creditRequest: this.#send(OP.creditUpdate); break;
-      case OP.shutdown: this.#peerShutdown(packet.flags); break;
-      case OP.rst: this.#finish(this.#peerEnded && this.#ended ? undefined : 'the guest reset the connection'); break;
+      case OP.creditRequest:
+        this.#send(OP.creditUpdate);
+        break;
+      case OP.shutdown:
+        this.#peerShutdown(packet.flags);
+        break;
+      case OP.rst:
+        this.#finish(this.#peerEnded && this.#ended ? undefined : 'the guest reset the connection');
+        break;
+      default: // its credit is all that they bring
     }
     this.#pump();
   }
@@ -177,7 +185,12 @@ export class VsockSocket extends Duplex {
   #send(op: Op, flags = 0, payload: Uint8Array = new Uint8Array()): void {
     this.#told = this.#forwarded;
     this.#link.send({
-      sourcePort: this.localPort, destinationPort: this.remotePort, op, flags, payload, bufferSize: BUFFER_SIZE,
+      sourcePort: this.localPort,
+      destinationPort: this.remotePort,
+      op,
+      flags,
+      payload,
+      bufferSize: BUFFER_SIZE,
       forwarded: this.#forwarded,
     });
   }

@@ -49,7 +49,8 @@ export class VirtioVsock extends VirtioDevice {
 
   constructor({ cid = 3n }: VirtioVsockOptions = {}) {
     super();
-    if (cid < 3n || cid >= 0xffff_ffffn) throw new RangeError(`Expected a context id from 3 to 2^32 - 2 for cid but received ${cid}n`);
+    if (cid < 3n || cid >= 0xffff_ffffn)
+      throw new RangeError(`Expected a context id from 3 to 2^32 - 2 for cid but received ${cid}n`);
     this.cid = cid;
   }
 
@@ -65,7 +66,8 @@ export class VirtioVsock extends VirtioDevice {
    */
   async connect(port: number): Promise<VsockSocket> {
     u32('port', port);
-    if (this.host === undefined) throw new KvmStateError('The guest has no vsock driver that is ready', 'ERR_KVM_STATE');
+    if (this.host === undefined)
+      throw new KvmStateError('The guest has no vsock driver that is ready', 'ERR_KVM_STATE');
     const socket = new VsockSocket(this.#freePort(port), port, this.#link);
     this.#add(socket);
     await new Promise<void>((resolve, reject) => {
@@ -84,7 +86,12 @@ export class VirtioVsock extends VirtioDevice {
     callback('onConnection', onConnection);
     if (this.#servers.has(port)) throw new KvmError(`Somebody listens on vsock port ${port} already`, 'EADDRINUSE');
     this.#servers.set(port, onConnection);
-    return { port, close: () => { if (this.#servers.get(port) === onConnection) this.#servers.delete(port); } };
+    return {
+      port,
+      close: () => {
+        if (this.#servers.get(port) === onConnection) this.#servers.delete(port);
+      },
+    };
   }
 
   config(): Uint8Array {
@@ -137,7 +144,11 @@ export class VirtioVsock extends VirtioDevice {
       settle();
     } else {
       this.#forget(socket);
-      settle(Object.assign(new Error(`vsock: nobody listens on port ${packet.sourcePort} in the guest`), { code: 'ECONNREFUSED' }));
+      settle(
+        Object.assign(new Error(`vsock: nobody listens on port ${packet.sourcePort} in the guest`), {
+          code: 'ECONNREFUSED',
+        }),
+      );
     }
   }
 
@@ -214,5 +225,13 @@ function key(localPort: number, remotePort: number): string {
 }
 
 function control(sourcePort: number, destinationPort: number, op: Packet['op']): Packet {
-  return { sourcePort, destinationPort, op, flags: 0, bufferSize: BUFFER_SIZE, forwarded: 0, payload: new Uint8Array() };
+  return {
+    sourcePort,
+    destinationPort,
+    op,
+    flags: 0,
+    bufferSize: BUFFER_SIZE,
+    forwarded: 0,
+    payload: new Uint8Array(),
+  };
 }
