@@ -15,8 +15,8 @@ export const UNCONNECTED: InterruptLine = { set() {} };
 export interface DeviceMemory {
   /**
    * The bytes from gpa on, as live views of RAM, in order; undefined where one of them is not RAM. Mostly one view:
-   * more where the range goes over the border of two regions. They are valid until memory is taken away, and the guest may
-   * change them at any moment: copy, check, then use.
+   * more where the range goes over the border of two regions. They are valid until memory is taken away, and the guest
+   * may change them at any moment: copy, check, then use.
    */
   views(gpa: number, size: number): Uint8Array[] | undefined;
 }

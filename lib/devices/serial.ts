@@ -39,8 +39,8 @@ export interface SerialOptions {
 
 /**
  * The device is what the guest sees; {@link stream} is the other end of the line: what the guest sends is read there,
- * and what is written there the guest receives. Output that nobody reads is held back as hardware does it, by a transmitter
- * that is not empty, so a guest cannot fill the host's memory.
+ * and what is written there the guest receives. Output that nobody reads is held back as hardware does it, by a
+ * transmitter that is not empty, so a guest cannot fill the host's memory.
  */
 export class Serial implements PortDevice {
   readonly name: string;
