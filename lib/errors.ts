@@ -104,6 +104,7 @@ export class KvmFirmwareError extends KvmError {
 }
 setName(KvmFirmwareError, 'KvmFirmwareError');
 
+/** What a {@link KvmFormatError} says beside its message. */
 export interface KvmFormatErrorOptions {
   /** What the bytes were taken for: `'bzImage'`, `'ELF'`. */
   readonly format: string;
