@@ -1,25 +1,16 @@
 /** The state in which the guest starts: 64-bit, paging on. Pure: bytes and registers out. */
+import { identityPageTables as bootPageTables } from '../boot/page-tables.ts';
 
 /** Three pages: PML4, page directory pointers, page directory. */
 export const PAGE_TABLES_BYTES = 3 * 4096;
 
-const PRESENT_WRITABLE = 0b11n;
-const HUGE = 1n << 7n;
-const TWO_MIB = 1n << 21n;
 const CR0 = (1n << 31n) | (1n << 16n) | (1n << 5n) | (1n << 4n) | 1n; // PG, WP, NE, ET, PE
 const CR4_PAE = 1n << 5n;
 const EFER = (1n << 10n) | (1n << 8n); // LMA, LME
 
 /** The first GiB, mapped to itself with 2 MiB pages, for tables that lie at `gpa`. */
 export function identityPageTables(gpa: bigint): Uint8Array {
-  const bytes = new Uint8Array(PAGE_TABLES_BYTES);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, (gpa + 0x1000n) | PRESENT_WRITABLE, true);
-  view.setBigUint64(0x1000, (gpa + 0x2000n) | PRESENT_WRITABLE, true);
-  for (let index = 0; index < 512; index++) {
-    view.setBigUint64(0x2000 + 8 * index, (BigInt(index) * TWO_MIB) | HUGE | PRESENT_WRITABLE, true);
-  }
-  return bytes;
+  return bootPageTables(gpa, 1);
 }
 
 export interface BootSegment {

@@ -21,7 +21,7 @@ const allowed: Record<string, readonly string[]> = {
   tier: [...everyone, 'kvm', 'memory'],
   doctor: [...everyone, 'native.ts', 'kvm', 'memory', 'tier'],
   lab: ['errors.ts', 'arguments.ts', 'terminal.ts'],
-  demo: [...everyone, 'terminal.ts', 'kvm', 'memory', 'tier', 'lab'],
+  demo: [...everyone, 'terminal.ts', 'kvm', 'memory', 'tier', 'boot', 'lab'],
   cli: [...everyone, 'terminal.ts', 'native.ts', 'kvm', 'memory', 'tier', 'doctor', 'lab', 'demo'],
   'index.ts': [...everyone, 'kvm', 'memory', 'tier', 'doctor', 'lab'],
 };
